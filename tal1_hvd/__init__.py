@@ -1,0 +1,51 @@
+"""Train DNA-motif CNNs with Keras 3 and Horovod, and use them on real DNA.
+
+Importing the package imports neither TensorFlow nor Horovod; they come with the first object that
+needs them.
+
+Examples
+--------
+>>> import tal1_hvd
+>>> model = tal1_hvd.load("runs/paper")            # doctest: +SKIP
+>>> model.predict(["ACGT" * 375])                  # doctest: +SKIP
+array([0.03], dtype=float32)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tal1_hvd._version import __version__
+from tal1_hvd.errors import InputError
+
+__all__ = [
+    "AverageLogs",
+    "BroadcastInitialState",
+    "DistributedOptimizer",
+    "InputError",
+    "TrainedModel",
+    "__version__",
+    "load",
+    "open_dataset",
+]
+
+_LAZY = {
+    "AverageLogs": "tal1_hvd.distributed.callbacks",
+    "BroadcastInitialState": "tal1_hvd.distributed.callbacks",
+    "DistributedOptimizer": "tal1_hvd.distributed.optimizer",
+    "TrainedModel": "tal1_hvd.inference.trained_model",
+    "load": "tal1_hvd.inference.trained_model",
+    "open_dataset": "tal1_hvd.data.dataset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tal1_hvd' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

