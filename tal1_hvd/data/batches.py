@@ -1,0 +1,119 @@
+"""Which examples each rank takes in each step of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+# Keeps these draws apart from others made with the same seed.
+_SHUFFLE_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How the training rows are dealt to ranks and steps.
+
+    With ``shuffle="global"`` an epoch is one permutation of all rows, shared by the ranks; global
+    batch k is its k-th slice and rank r takes the slice's r-th part, so the examples of a step do
+    not depend on how many ranks share it. With ``shuffle="shard"`` each rank keeps a fixed,
+    contiguous shard of the rows and permutes within it.
+
+    Attributes
+    ----------
+    examples : int
+        Training rows in all.
+    rank, size : int
+    batch : int
+        Examples a rank takes in one forward and backward pass.
+    accumulation : int
+        Passes that make one step (one update).
+    shuffle : {"global", "shard"}
+    seed : int
+    """
+
+    examples: int
+    rank: int
+    size: int
+    batch: int
+    accumulation: int = 1
+    shuffle: str = "global"
+    seed: int = 0
+
+    @property
+    def global_batch(self) -> int:
+        """Examples of one step over all ranks."""
+        return self.batch * self.size * self.accumulation
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, the same on every rank; the last one may be smaller."""
+        if self.shuffle == "global":
+            return -(-self.examples // self.global_batch)
+        return -(-max(self._shard_sizes()) // (self.batch * self.accumulation))
+
+    def epoch(self, epoch: int) -> EpochBatches:
+        """Return this rank's batches of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+
+        Returns
+        -------
+        EpochBatches
+        """
+        per_rank = self.batch * self.accumulation
+        members = np.full((self.steps, per_rank), -1, dtype=np.int64)
+        if self.shuffle == "global":
+            order = self._permutation(self.examples, epoch)
+            for step in range(self.steps):
+                share = self._share(order, step)
+                members[step, : len(share)] = share
+            counts = np.minimum(
+                self.global_batch, self.examples - self.global_batch * np.arange(self.steps)
+            )
+        else:
+            sizes = self._shard_sizes()
+            order = sum(sizes[: self.rank]) + self._permutation(sizes[self.rank], epoch, self.rank)
+            members.ravel()[: len(order)] = order
+            starts = per_rank * np.arange(self.steps)
+            counts = sum(np.clip(size - starts, 0, per_rank) for size in sizes)
+        passes = members.reshape(self.steps * self.accumulation, self.batch)
+        return EpochBatches(passes, np.repeat(counts, self.accumulation))
+
+    def _share(self, order: np.ndarray, step: int) -> np.ndarray:
+        whole = order[step * self.global_batch : (step + 1) * self.global_batch]
+        return np.array_split(whole, self.size)[self.rank]
+
+    def _shard_sizes(self) -> list[int]:
+        small, larger = divmod(self.examples, self.size)
+        return [small + (rank < larger) for rank in range(self.size)]
+
+    def _permutation(self, count: int, epoch: int, *more: int) -> np.ndarray:
+        entropy = [self.seed, _SHUFFLE_STREAM, epoch, *more]
+        return np.random.default_rng(np.random.SeedSequence(entropy)).permutation(count)
+
+
+@dataclass(frozen=True)
+class EpochBatches:
+    """A rank's passes of one epoch.
+
+    Attributes
+    ----------
+    members : np.ndarray, shape=(passes, batch), dtype=int64
+        Positions among the training rows; -1 where a smaller batch leaves a place empty.
+    counts : np.ndarray, shape=(passes,), dtype=int64
+        Examples of the whole step over all ranks, by which its loss is divided.
+    """
+
+    members: np.ndarray
+    counts: np.ndarray
+
+    def chunks(self, passes: int) -> Iterator[EpochBatches]:
+        """Yield runs of at most `passes` consecutive passes."""
+        for start in range(0, len(self.members), passes):
+            stop = start + passes
+            yield EpochBatches(self.members[start:stop], self.counts[start:stop])

@@ -1,0 +1,47 @@
+"""What the launcher told this process, and defaults for Horovod and MPI measured on this model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+# Set by: horovodrun --gloo, Open MPI, MPICH and its kin, srun.
+_SIZE_VARIABLES = (
+    "HOROVOD_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+)
+_RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+
+_HOROVOD_DEFAULTS = {
+    # Milliseconds between Horovod's rounds: with its own default, 1, an all-reduce of this model's
+    # gradient takes 2.2 ms, with 0.1 it takes 0.2 ms.
+    "HOROVOD_CYCLE_TIME": "0.1",
+    # Waiting MPI threads give way to computing ones where ranks fill all cores: a step of 2 ranks
+    # on 2 cores takes 1.25 ms instead of 2.7 ms.
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+}
+
+
+def launched_world_size(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return how many ranks a launcher started, or None if none did."""
+    return _first_number(environment, _SIZE_VARIABLES)
+
+
+def launched_rank(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return the rank a launcher gave this process, or None if none did."""
+    return _first_number(environment, _RANK_VARIABLES)
+
+
+def set_horovod_defaults() -> None:
+    """Set Horovod's and Open MPI's variables that the user left unset; call before they start."""
+    for name, value in _HOROVOD_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def _first_number(environment: Mapping[str, str], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        if environment.get(name, "").isdigit():
+            return int(environment[name])
+    return None

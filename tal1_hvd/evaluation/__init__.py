@@ -1,0 +1,1 @@
+"""Exact metrics of a whole split, and their confidence intervals."""

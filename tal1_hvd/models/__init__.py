@@ -1,0 +1,1 @@
+"""The networks, from uint8 codes to a probability, one builder a module."""

@@ -1,0 +1,53 @@
+"""Names of the networks; listing them does not import Keras."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from tal1_hvd.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+# name -> module, builder, summary
+_MODELS = {
+    "paper": ("tal1_hvd.models.paper", "paper", "the published CNN, 1,246 parameters at 1,500 bp"),
+}
+
+PRECISIONS = {"float32": "float32", "float64": "float64", "mixed": "mixed_bfloat16"}
+
+
+def model_summaries() -> dict[str, str]:
+    """Return each model's name and what it is, in one line."""
+    return {name: summary for name, (_, _, summary) in _MODELS.items()}
+
+
+def build_model(name: str, length: int, seed: int, precision: str = "float32") -> keras.Model:
+    """Build a network by name.
+
+    Parameters
+    ----------
+    name : str
+        One of `model_summaries`.
+    length : int
+        Of the sequences, in bp.
+    seed : int
+        Of the initial weights.
+    precision : {"float32", "float64", "mixed"}
+        Mixed computes in bfloat16 and keeps float32 weights; it needs no loss scaling.
+
+    Returns
+    -------
+    keras.Model
+        Input uint8 codes, shape (batch, length); output shape (batch, 1), in [0, 1].
+
+    Raises
+    ------
+    InputError
+        There is no such model, or it does not take this length.
+    """
+    if name not in _MODELS:
+        raise InputError(f"--model: {name!r} is none of {', '.join(_MODELS)}")
+    module, builder, _ = _MODELS[name]
+    return getattr(import_module(module), builder)(length, seed, PRECISIONS[precision])

@@ -1,0 +1,1 @@
+"""Training: settings, one step, the loop over epochs, checkpoints, the run folder."""

@@ -1,0 +1,198 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped.
+
+One ``.npz`` file holds the model's and the optimizer's variables, the best weights so far and the
+progress as JSON, so it is replaced in one rename. Its members carry CRC-32s, and nothing in it is
+pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tal1_hvd.data.files import atomic_file
+from tal1_hvd.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, and what decides how it goes on.
+
+    Attributes
+    ----------
+    global_batch : int
+        Examples a step.
+    epoch : int
+        Epochs done.
+    best_epoch : int
+        Epoch (from 1) of the lowest validation loss; 0 before the first.
+    best_loss : float
+        In nats; None before the first.
+    train_seconds : float
+        Spent in epochs, over all sessions.
+    history : list of dict
+        A row an epoch.
+    """
+
+    global_batch: int
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float | None = None
+    train_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def after_epoch(self, row: dict[str, Any], seconds: float) -> Progress:
+        """Return the progress after one more epoch.
+
+        Parameters
+        ----------
+        row : dict
+            Its history row, with `validation_loss`.
+        seconds : float
+        """
+        epoch = self.epoch + 1
+        loss = row["validation_loss"]
+        better = self.best_loss is None or loss < self.best_loss
+        return replace(
+            self,
+            epoch=epoch,
+            best_epoch=epoch if better else self.best_epoch,
+            best_loss=loss if better else self.best_loss,
+            train_seconds=self.train_seconds + seconds,
+            history=[*self.history, row],
+        )
+
+    def finished(self, epochs: int, patience: int | None) -> bool:
+        """Say whether training ends here: all epochs done, or none better for `patience`."""
+        stale = self.epoch - self.best_epoch
+        return self.epoch >= epochs or (patience is not None and stale >= patience)
+
+
+def save_checkpoint(
+    path: Path,
+    progress: Progress,
+    model: Sequence[keras.Variable],
+    optimizer: Sequence[keras.Variable],
+    best: Sequence[np.ndarray],
+) -> None:
+    """Write a checkpoint that replaces the one before only when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+    progress : Progress
+    model, optimizer : sequence of keras.Variable
+    best : sequence of np.ndarray
+        The model's variables at the best epoch.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the folder is gone; the checkpoint before stays as it was.
+    """
+    arrays = {
+        **{f"model/{i}": np.asarray(variable) for i, variable in enumerate(model)},
+        **{f"optimizer/{i}": np.asarray(variable) for i, variable in enumerate(optimizer)},
+        **{f"best/{i}": array for i, array in enumerate(best)},
+    }
+    note = {"format_version": FORMAT_VERSION, "progress": asdict(progress)}
+    with atomic_file(path, "wb") as handle:
+        np.savez(handle, note=np.frombuffer(json.dumps(note).encode(), dtype=np.uint8), **arrays)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    progress : Progress
+    model, optimizer, best : list of np.ndarray
+    """
+
+    progress: Progress
+    model: list[np.ndarray]
+    optimizer: list[np.ndarray]
+    best: list[np.ndarray]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    InputError
+        The file is damaged, not a checkpoint, or of another format version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            note = json.loads(archive["note"].tobytes())
+            version = note["format_version"]
+            if version != FORMAT_VERSION:
+                raise InputError(
+                    f"{path}: checkpoint format version {version!r}, this version reads "
+                    f"{FORMAT_VERSION}; resume with the tal1-hvd that wrote it"
+                )
+            groups = {
+                group: [
+                    archive[f"{group}/{i}"]
+                    for i in range(sum(name.startswith(f"{group}/") for name in archive.files))
+                ]
+                for group in ("model", "optimizer", "best")
+            }
+            return Checkpoint(Progress(**note["progress"]), **groups)
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a checkpoint, or damaged ({error})") from None
+
+
+def restore(path: Path, variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray]) -> None:
+    """Assign a checkpoint's arrays to variables.
+
+    Parameters
+    ----------
+    path : Path
+        Named if they do not fit.
+    variables : sequence of keras.Variable
+    arrays : sequence of np.ndarray
+
+    Raises
+    ------
+    InputError
+        Number, shapes or dtypes differ: the checkpoint is another model's.
+    """
+    wanted = [(tuple(variable.shape), np.asarray(variable).dtype) for variable in variables]
+    found = [(array.shape, array.dtype) for array in arrays]
+    if wanted != found:
+        raise InputError(f"{path}: holds other variables than this run's model and optimizer")
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)

@@ -1,0 +1,160 @@
+"""The run folder: what rank 0 writes, and where.
+
+::
+
+    config.yaml        all settings, for ``train --config``
+    manifest.json      versions, host, ranks and devices, dataset hash, seeds
+    history.csv        a line an epoch
+    checkpoints/       last.npz (everything a resumed run needs), best.npz
+    metrics.json       metrics of the best model on every split
+    predictions.tsv    its scores of the test split
+    model.keras        the best model
+    tensorboard/       the history, for TensorBoard
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from tal1_hvd.data.files import atomic_file, atomic_folder
+from tal1_hvd.errors import InputError
+from tal1_hvd.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and writers of one run.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, settings: TrainSettings, manifest: dict[str, Any]) -> RunFolder:
+        """Make the folder with its settings and manifest in it, at once.
+
+        Raises
+        ------
+        InputError
+            It exists and is not empty, or cannot be written.
+        """
+        with atomic_folder(path) as folder:
+            (folder / "config.yaml").write_text(settings.to_yaml())
+            (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+            (folder / "checkpoints").mkdir()
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        if not (path / "config.yaml").is_file():
+            raise InputError(f"{path}: no run here (it has no config.yaml)")
+        return cls(path)
+
+    @property
+    def config(self) -> Path:
+        """The settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def last(self) -> Path:
+        """The latest checkpoint."""
+        return self.path / "checkpoints" / "last.npz"
+
+    @property
+    def best(self) -> Path:
+        """The best epoch's checkpoint."""
+        return self.path / "checkpoints" / "best.npz"
+
+    @property
+    def model(self) -> Path:
+        """The best model."""
+        return self.path / "model.keras"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics; there once the run is finished."""
+        return self.path / "metrics.json"
+
+    @property
+    def heartbeats(self) -> Path:
+        """Where ranks leave signs of life."""
+        return self.path / "heartbeats"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    def lock(self) -> FileLock:
+        """Take the folder for this process alone; released when the process ends, however.
+
+        Raises
+        ------
+        InputError
+            Another process trains into it.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(f"{self.path}: another process is training into it") from None
+        return lock
+
+    def write_settings(self, settings: TrainSettings) -> None:
+        """Replace the settings."""
+        with atomic_file(self.config) as handle:
+            handle.write(settings.to_yaml())
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Replace the manifest."""
+        _write_json(self.path / "manifest.json", manifest)
+
+    def write_history(self, history: Sequence[dict[str, Any]]) -> None:
+        """Replace the history, so that it never holds more than the checkpoint."""
+        with atomic_file(self.path / "history.csv") as handle:
+            writer = csv.DictWriter(handle, list(history[0]) if history else [])
+            writer.writeheader()
+            writer.writerows(history)
+
+    def write_predictions(self, rows: Iterable[tuple[str, int, float]]) -> None:
+        """Write id, label and score of every test sequence."""
+        with atomic_file(self.path / "predictions.tsv") as handle:
+            handle.write("id\tlabel\tscore\n")
+            handle.writelines(f"{name}\t{label}\t{score:.9g}\n" for name, label, score in rows)
+
+    def write_model(self, model: keras.Model) -> None:
+        """Write the model in Keras's own format."""
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".model.") as folder:
+            temporary = Path(folder) / "model.keras"
+            model.save(temporary)
+            temporary.replace(self.model)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write the metrics, which marks the run as finished."""
+        _write_json(self.metrics, metrics)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_file(path) as handle:
+        handle.write(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,50 @@
+"""The learning rate: proportional to the global batch, warmed up over the first examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+REFERENCE_BATCH = 64
+
+
+@keras.saving.register_keras_serializable(package="tal1_hvd")
+class ScaledWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly from a base rate to ``base_rate * global_batch / 64`` and stays there.
+
+    Goyal et al. 2017 (Accurate, Large Minibatch SGD): the rate grows with the batch, and starts
+    from the rate of the small one. At a global batch of 64 it is constant.
+
+    Parameters
+    ----------
+    base_rate : float
+        The rate for a global batch of 64.
+    global_batch : int
+        Examples a step.
+    warmup_examples : int
+        Examples over which it rises; 0 for none.
+    """
+
+    def __init__(self, base_rate: float, global_batch: int, warmup_examples: int):
+        super().__init__()
+        self.base_rate = base_rate
+        self.global_batch = global_batch
+        self.warmup_examples = warmup_examples
+
+    def __call__(self, step: Any) -> Any:
+        """Return the rate of a step, from 0."""
+        scale = self.global_batch / REFERENCE_BATCH
+        if self.warmup_examples == 0:
+            return keras.ops.convert_to_tensor(self.base_rate * scale)
+        seen = keras.ops.cast(step, "float32") * self.global_batch
+        progress = keras.ops.minimum(seen / self.warmup_examples, 1.0)
+        return self.base_rate * (1.0 + (scale - 1.0) * progress)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {
+            "base_rate": self.base_rate,
+            "global_batch": self.global_batch,
+            "warmup_examples": self.warmup_examples,
+        }

@@ -1,0 +1,125 @@
+"""Settings of a training run, with the published experiment's as defaults."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tal1_hvd.errors import InputError
+from tal1_hvd.models.registry import PRECISIONS, model_summaries
+
+STRATEGIES = ("auto", "horovod", "single")
+SHUFFLES = ("global", "shard")
+COMPRESSIONS = ("none", "fp16")
+
+# A run that is resumed may change these; all others decide what it computes.
+CHANGEABLE = frozenset({"epochs", "patience", "threads", "stall_timeout", "strategy", "data"})
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    data : str, optional
+        Dataset folder; the default dataset, simulated once into the user's cache, if left out.
+    model : str
+    epochs : int
+    batch_size : int
+        Examples a rank takes in one pass.
+    accumulation : int
+        Passes that make one step.
+    learning_rate : float
+        For a global batch of 64; scaled in proportion to the global batch (Goyal et al. 2017).
+    warmup_examples : int
+        Training examples over which the rate rises linearly from `learning_rate` to its scaled
+        value; 0 starts at the scaled value.
+    seed : int
+        Of the initial weights and of every shuffle.
+    threads : int, optional
+        Compute threads a rank; 1 among several ranks and one a core alone, if left out.
+    strategy : {"auto", "horovod", "single"}
+    patience : int, optional
+        Epochs without a lower validation loss after which training stops.
+    precision : {"float32", "float64", "mixed"}
+    shuffle : {"global", "shard"}
+    compression : {"none", "fp16"}
+        Of gradients on their way between ranks.
+    stall_timeout : float
+        Seconds without a sign of life after which a rank counts as stalled; 0 turns the watch off.
+    """
+
+    data: str | None = None
+    model: str = "paper"
+    epochs: int = 50
+    batch_size: int = 64
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    warmup_examples: int = 70_000
+    seed: int = 0
+    threads: int | None = None
+    strategy: str = "auto"
+    patience: int | None = None
+    precision: str = "float32"
+    shuffle: str = "global"
+    compression: str = "none"
+    stall_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        for option, value, allowed in (
+            ("--model", self.model, tuple(model_summaries())),
+            ("--strategy", self.strategy, STRATEGIES),
+            ("--precision", self.precision, tuple(PRECISIONS)),
+            ("--shuffle", self.shuffle, SHUFFLES),
+            ("--compression", self.compression, COMPRESSIONS),
+        ):
+            if value not in allowed:
+                raise InputError(f"{option}: {value!r} is none of {', '.join(allowed)}")
+        for option, value, least in (
+            ("--epochs", self.epochs, 1),
+            ("--batch-size", self.batch_size, 1),
+            ("--accumulation", self.accumulation, 1),
+            ("--warmup-examples", self.warmup_examples, 0),
+            ("--seed", self.seed, 0),
+            ("--threads", self.threads, 1),
+            ("--patience", self.patience, 1),
+            ("--stall-timeout", self.stall_timeout, 0),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{option}: must be at least {least}, got {value}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"--learning-rate: must be above 0, got {self.learning_rate}")
+
+    def to_yaml(self) -> str:
+        """Return the settings as YAML, named as the flags are: a file for ``--config``."""
+        named = {key.replace("_", "-"): value for key, value in asdict(self).items()}
+        return yaml.safe_dump(named, sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> TrainSettings:
+        """Read what `to_yaml` wrote.
+
+        Raises
+        ------
+        InputError
+            The file is unreadable, or holds other settings or types.
+        """
+        try:
+            named = yaml.safe_load(path.read_text())
+            known = {field.name for field in fields(cls)}
+            values = {key.replace("-", "_"): value for key, value in named.items()}
+            unknown = sorted(set(values) - known)
+            if unknown:
+                raise InputError(f"{path}: unknown setting {unknown[0]!r}")
+            return cls(**values)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+            raise InputError(f"{path}: not a run's settings: {error}") from None
+
+    def differences(self, other: TrainSettings) -> dict[str, tuple[Any, Any]]:
+        """Return the settings whose values differ: own value, other's value."""
+        mine, others = asdict(self), asdict(other)
+        return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
