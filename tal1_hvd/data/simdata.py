@@ -102,9 +102,9 @@ def write_simdata(path: Path, records: Iterable[SimulatedRecord]) -> int:
             handle.write(f"{record.id}\t{record.sequence}\t{embeddings}\t{record.label}\n")
             count += 1
         handle.flush()
+        handle.detach()
         if binary is not raw:
             binary.close()
-        handle.detach()
     return count
 
 

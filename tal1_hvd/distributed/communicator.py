@@ -29,8 +29,11 @@ class Communicator(Protocol):
         This process among all, and how many there are.
     local_rank, local_size : int
         The same among those on this machine.
+    name : str
+        The strategy's name.
     """
 
+    name: str
     rank: int
     size: int
     local_rank: int
@@ -58,6 +61,7 @@ class Communicator(Protocol):
 class SingleProcess:
     """One rank that talks to nobody."""
 
+    name = "single"
     rank = 0
     size = 1
     local_rank = 0
@@ -88,6 +92,8 @@ class SingleProcess:
 
 class HorovodCommunicator:
     """The ranks that horovodrun, mpirun or srun started, over MPI, Gloo or NCCL."""
+
+    name = "horovod"
 
     def __init__(self) -> None:
         set_horovod_defaults()

@@ -79,9 +79,7 @@ def intervals(
         values["auroc"].append(counts.auroc)
         values["auprc"].append(counts.auprc)
         values["accuracy"].append(weights @ correct / n)
-    return {
-        f"{name}_ci95": _percentiles(np.concatenate(parts)) for name, parts in values.items()
-    }
+    return {f"{name}_ci95": _percentiles(np.concatenate(parts)) for name, parts in values.items()}
 
 
 def _draw(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:

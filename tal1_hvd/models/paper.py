@@ -46,9 +46,7 @@ def paper(length: int, seed: int = 0, dtype: str = "float32") -> keras.Model:
     convolution_seed, dense_seed = 2 * seed, 2 * seed + 1
     codes = keras.Input((length,), dtype="uint8", name="codes")
     # N (code 4) lies outside the four classes and becomes a row of zeros.
-    one_hot = keras.ops.one_hot(
-        keras.ops.cast(codes, "int32"), 4, dtype=policy.compute_dtype
-    )
+    one_hot = keras.ops.one_hot(keras.ops.cast(codes, "int32"), 4, dtype=policy.compute_dtype)
     x = keras.layers.Reshape((1, length, 4), dtype=policy)(one_hot)
     x = keras.layers.Conv2D(
         FILTERS,

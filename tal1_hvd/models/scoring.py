@@ -28,6 +28,7 @@ class Scorer:
     def __init__(self, model: keras.Model, batch: int = 128):
         self.length = int(model.input_shape[1])
         self._batch = batch
+        self._dtype = np.dtype(model.outputs[0].dtype)
         self._forward = tf.function(
             lambda codes: model(codes, training=False)[:, 0],
             input_signature=[tf.TensorSpec((batch, self.length), tf.uint8)],
@@ -49,12 +50,12 @@ class Scorer:
             Probability of a positive, in the model's output dtype.
         """
         rows = np.arange(len(sequences)) if rows is None else rows
-        scores = [self._forward(codes).numpy()[:count] for codes, count in self._batches(sequences, rows)]
-        return np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
+        scores = [
+            self._forward(codes).numpy()[:count] for codes, count in self._batches(sequences, rows)
+        ]
+        return np.concatenate(scores) if scores else np.empty(0, dtype=self._dtype)
 
-    def _batches(
-        self, sequences: np.ndarray, rows: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, int]]:
+    def _batches(self, sequences: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         for start in range(0, len(rows), self._batch):
             codes = sequences[rows[start : start + self._batch]]
             missing = self._batch - len(codes)

@@ -32,8 +32,6 @@ class Progress:
 
     Attributes
     ----------
-    global_batch : int
-        Examples a step.
     epoch : int
         Epochs done.
     best_epoch : int
@@ -46,21 +44,21 @@ class Progress:
         A row an epoch.
     """
 
-    global_batch: int
     epoch: int = 0
     best_epoch: int = 0
     best_loss: float | None = None
     train_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def after_epoch(self, row: dict[str, Any], seconds: float) -> Progress:
+    def after_epoch(self, row: dict[str, Any], train_seconds: float) -> Progress:
         """Return the progress after one more epoch.
 
         Parameters
         ----------
         row : dict
             Its history row, with `validation_loss`.
-        seconds : float
+        train_seconds : float
+            Spent in epochs so far.
         """
         epoch = self.epoch + 1
         loss = row["validation_loss"]
@@ -70,7 +68,7 @@ class Progress:
             epoch=epoch,
             best_epoch=epoch if better else self.best_epoch,
             best_loss=loss if better else self.best_loss,
-            train_seconds=self.train_seconds + seconds,
+            train_seconds=train_seconds,
             history=[*self.history, row],
         )
 

@@ -58,19 +58,6 @@ class RunFolder:
             (folder / "checkpoints").mkdir()
         return cls(path)
 
-    @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """Open an existing run.
-
-        Raises
-        ------
-        InputError
-            There is none.
-        """
-        if not (path / "config.yaml").is_file():
-            raise InputError(f"{path}: no run here (it has no config.yaml)")
-        return cls(path)
-
     @property
     def config(self) -> Path:
         """The settings."""
@@ -149,6 +136,19 @@ class RunFolder:
             temporary = Path(folder) / "model.keras"
             model.save(temporary)
             temporary.replace(self.model)
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Read the metrics.
+
+        Raises
+        ------
+        InputError
+            They are not there, or damaged.
+        """
+        try:
+            return json.loads(self.metrics.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.metrics}: cannot be read: {error}") from None
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the metrics, which marks the run as finished."""

@@ -104,9 +104,7 @@ def compile_steps(
             tf.TensorSpec((None,), tf.int64),
         ]
     )
-    def steps(
-        codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, counts: tf.Tensor
-    ) -> Totals:
+    def steps(codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, counts: tf.Tensor) -> Totals:
         loss_sum = tf.constant(0, tf.float64)
         correct = tf.constant(0, tf.int64)
         for i in tf.range(tf.shape(codes)[0]):

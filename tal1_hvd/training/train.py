@@ -1,38 +1,271 @@
-"""A training run, from settings to a run folder, on any number of ranks."""
+"""A training run on any number of ranks: epochs, checkpoints, and the best model's metrics."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.distributed.optimizer import DistributedOptimizer
-from tal1_hvd.distributed.watchdog import Watchdog
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.registry import build_model
 from tal1_hvd.models.scoring import Scorer
-from tal1_hvd.training.checkpoint import (
-    Progress,
-    load_checkpoint,
-    restore,
-    save_checkpoint,
-)
+from tal1_hvd.training.checkpoint import Checkpoint, Progress, restore, save_checkpoint
 from tal1_hvd.training.progress import Reporter
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.schedule import ScaledWarmup
 from tal1_hvd.training.settings import TrainSettings
-from tal1_hvd.training.step import compile_steps, gather
+from tal1_hvd.training.step import Totals, compile_steps, gather
+from tal1_hvd.training.tensorboard import TensorBoardLog
 
 # Passes in one graph call: enough that the call costs nothing, few enough that progress shows.
 _PASSES_A_CALL = 16
+_EPOCH_METRICS = ("loss", "accuracy", "auroc", "auprc")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A model in training on this rank, with all that an epoch needs.
+
+    Attributes
+    ----------
+    settings : TrainSettings
+    dataset : Dataset
+    batching : Batching
+    communicator : Communicator
+    model : keras.Model
+    optimizer : DistributedOptimizer
+    steps : callable
+        What `compile_steps` made.
+    scorer : Scorer
+    """
+
+    settings: TrainSettings
+    dataset: Dataset
+    batching: Batching
+    communicator: Communicator
+    model: keras.Model
+    optimizer: DistributedOptimizer
+    steps: Callable[..., Totals]
+    scorer: Scorer
+
+    @classmethod
+    def build(
+        cls,
+        settings: TrainSettings,
+        dataset: Dataset,
+        batching: Batching,
+        communicator: Communicator,
+    ) -> Trainer:
+        """Build the model and its optimizer, equal on all ranks, and trace the graphs."""
+        model = build_model(settings.model, dataset.length, settings.seed, settings.precision)
+        schedule = ScaledWarmup(
+            settings.learning_rate, batching.global_batch, settings.warmup_examples
+        )
+        optimizer = DistributedOptimizer(
+            keras.optimizers.Adam(schedule),
+            communicator,
+            op="sum",
+            compression=settings.compression,
+            backward_passes_per_step=settings.accumulation,
+        )
+        optimizer.build(model.trainable_variables)
+        communicator.broadcast_variables([*model.variables, *optimizer.variables])
+        steps = compile_steps(model, optimizer, batching.batch)
+        return cls(
+            settings, dataset, batching, communicator, model, optimizer, steps, Scorer(model)
+        )
+
+    def train_epoch(self, epoch: int, advance: Callable[[int], None]) -> dict[str, float]:
+        """Train for an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        advance : callable
+            Told how many examples were done over all ranks.
+
+        Returns
+        -------
+        dict
+            Mean loss in nats and accuracy while training, over the examples of all ranks.
+        """
+        rows = self.dataset.rows("train")
+        loss, correct = 0.0, 0
+        for chunk in self.batching.epoch(epoch).chunks(_PASSES_A_CALL):
+            passes = gather(self.dataset.sequences, self.dataset.labels, rows, chunk)
+            totals = self.steps(*passes)
+            loss += float(totals.loss)
+            correct += int(totals.correct)
+            advance(int(chunk.counts.sum()) // self.settings.accumulation)
+        sums = self.communicator.all_gather(np.array([[loss, float(correct)]])).sum(axis=0)
+        return {
+            "train_loss": float(sums[0] / len(rows)),
+            "train_accuracy": float(sums[1] / len(rows)),
+        }
+
+    def scores(self, split: str) -> np.ndarray:
+        """Score a split, each rank its share.
+
+        Parameters
+        ----------
+        split : {"train", "validation", "test"}
+
+        Returns
+        -------
+        np.ndarray, shape=(n_split,)
+            In row order, on every rank.
+        """
+        rows = self.dataset.rows(split)
+        if not len(rows):
+            return np.empty(0)
+        share = np.array_split(rows, self.communicator.size)
+        own = self.scorer(self.dataset.sequences, share[self.communicator.rank])
+        return self.communicator.all_gather(own)
+
+    def labels(self, split: str) -> np.ndarray:
+        """Return a split's labels in row order, shape (n_split,)."""
+        return self.dataset.labels[self.dataset.rows(split)]
+
+
+def train(
+    trainer: Trainer,
+    folder: RunFolder,
+    reporter: Reporter,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Any]:
+    """Train until all epochs are done or patience is lost; then score the best model.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    folder : RunFolder
+        Only rank 0 writes to it.
+    reporter : Reporter
+        Told of the course; says something on rank 0 only.
+    checkpoint : Checkpoint, optional
+        On rank 0, where the run goes on from.
+
+    Returns
+    -------
+    dict
+        What `metrics.json` holds.
+    """
+    progress, best = _resume(trainer, folder, checkpoint)
+    communicator, settings = trainer.communicator, trainer.settings
+    reporter.start(settings.epochs, progress.epoch, trainer.batching.examples)
+    log = TensorBoardLog(folder.tensorboard) if communicator.rank == 0 else None
+    # As if all earlier sessions had run without a break before this one.
+    began = time.perf_counter() - progress.train_seconds
+    while not progress.finished(settings.epochs, settings.patience):
+        progress, best = _epoch(trainer, progress, best, began, reporter)
+        if log is not None:
+            _save(trainer, folder, progress, best)
+            log.write(progress.history[-1])
+            progress = replace(progress, train_seconds=time.perf_counter() - began)
+    reporter.finish()
+    for variable, array in zip(trainer.model.variables, best, strict=True):
+        variable.assign(array)
+    return _finish(trainer, folder, progress)
+
+
+def _resume(
+    trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None
+) -> tuple[Progress, list[np.ndarray]]:
+    """Restore rank 0's checkpoint on all ranks; return the progress and the best weights."""
+    communicator = trainer.communicator
+    progress = Progress()
+    variables = [*trainer.model.variables, *trainer.optimizer.variables]
+    best = [np.asarray(variable) for variable in trainer.model.variables]
+    if checkpoint is not None:
+        restore(folder.last, variables, [*checkpoint.model, *checkpoint.optimizer])
+        progress, best = checkpoint.progress, checkpoint.best
+    progress = Progress(**communicator.broadcast_json(vars(progress)))
+    communicator.broadcast_variables(variables)
+    # Only rank 0's best weights are used until the end, when they are broadcast.
+    return progress, best
+
+
+def _epoch(
+    trainer: Trainer,
+    progress: Progress,
+    best: list[np.ndarray],
+    began: float,
+    reporter: Reporter,
+) -> tuple[Progress, list[np.ndarray]]:
+    """Train and validate for one epoch; return the new progress and best weights."""
+    communicator = trainer.communicator
+    start = time.perf_counter()
+    training = trainer.train_epoch(progress.epoch, reporter.advance)
+    seconds_training = time.perf_counter() - start
+    scores = trainer.scores("validation")
+    row: dict[str, Any] = {}
+    if communicator.rank == 0:
+        metrics = summary(trainer.labels("validation"), scores)
+        row = {
+            "epoch": progress.epoch + 1,
+            **training,
+            **{f"validation_{name}": metrics[name] for name in _EPOCH_METRICS},
+            "learning_rate": float(trainer.optimizer.learning_rate),
+            "examples_per_second": trainer.batching.examples / seconds_training,
+            "seconds": time.perf_counter() - start,
+        }
+    # All ranks go on from the same numbers, so they stop at the same epoch.
+    row = communicator.broadcast_json(row)
+    progress = progress.after_epoch(row, time.perf_counter() - began)
+    if progress.best_epoch == progress.epoch:
+        best = [np.array(variable) for variable in trainer.model.variables]
+    reporter.epoch(row)
+    return progress, best
+
+
+def _save(trainer: Trainer, folder: RunFolder, progress: Progress, best: list[np.ndarray]) -> None:
+    parts = (progress, trainer.model.variables, trainer.optimizer.variables, best)
+    if progress.best_epoch == progress.epoch:
+        save_checkpoint(folder.best, *parts)
+    save_checkpoint(folder.last, *parts)
+    folder.write_history(progress.history)
+
+
+def _finish(trainer: Trainer, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    """Score the best model on every split and write the results; return the metrics."""
+    communicator, dataset = trainer.communicator, trainer.dataset
+    communicator.broadcast_variables(trainer.model.variables)
+    scores = {split: trainer.scores(split) for split in ("train", "validation", "test")}
+    if communicator.rank != 0:
+        return {}
+    epochs = progress.epoch
+    examples = trainer.batching.examples
+    metrics: dict[str, Any] = {
+        "train": summary(trainer.labels("train"), scores["train"]),
+        "validation": summary(trainer.labels("validation"), scores["validation"]),
+        "test": full_summary(trainer.labels("test"), scores["test"], trainer.settings.seed)
+        if len(scores["test"])
+        else None,
+        "train_seconds": progress.train_seconds,
+        "epochs": epochs,
+        "best_epoch": progress.best_epoch,
+        "examples_per_second": epochs * examples / progress.train_seconds,
+        "world_size": communicator.size,
+        "global_batch_size": trainer.batching.global_batch,
+        "strategy": communicator.name,
+        "model": trainer.settings.model,
+    }
+    ids = dataset.ids()
+    rows = dataset.rows("test")
+    folder.write_predictions(
+        (ids[row], int(dataset.labels[row]), float(score))
+        for row, score in zip(rows, scores["test"], strict=True)
+    )
+    folder.write_model(trainer.model)
+    folder.write_metrics(metrics)
+    return metrics

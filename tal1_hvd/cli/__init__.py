@@ -1,0 +1,1 @@
+"""The command line, one module a command: flags, configuration, one call, exit code."""

@@ -1,0 +1,92 @@
+"""``tal1-hvd COMMAND``: finds the command, reads its flags, reports errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from tal1_hvd._version import __version__
+from tal1_hvd.cli.arguments import Parser
+from tal1_hvd.distributed.environment import launched_rank
+from tal1_hvd.errors import InputError
+
+# name -> module, summary; a command's module is imported only when it is called
+COMMANDS = {
+    "simulate": ("simulate", "make a simulated dataset"),
+    "import": ("import_", "make a dataset from real sequences"),
+    "export": ("export", "write a dataset's sequences as FASTA or simdata"),
+    "train": ("train", "train a model, on one rank or many"),
+    "evaluate": ("evaluate", "exact metrics of a trained model on a dataset"),
+    "predict": ("predict", "score sequences with a trained model"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Default: the process's own arguments.
+
+    Returns
+    -------
+    int
+        0 on success, 2 on bad input, 1 on a fault, 130 on Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # TensorFlow's notes about its own build say nothing to users.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        name, rest = _split(argv)
+        command = import_module(f"tal1_hvd.cli.{COMMANDS[name][0]}")
+        parser = Parser(prog=f"tal1-hvd {name}", description=command.__doc__)
+        command.add_arguments(parser)
+        return command.run(parser.parse(rest))
+    except InputError as error:
+        # Ranks of one job meet the same error; one of them says it.
+        if launched_rank() in (None, 0):
+            report(str(error))
+        return 2
+    except KeyboardInterrupt:
+        report("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        report(f"{type(error).__name__}: {error}")
+        return 1
+
+
+def report(text: str) -> None:
+    """Write an error as one line, in one call, so that lines of several ranks stay whole."""
+    sys.stderr.write(f"tal1-hvd: error: {' '.join(text.split())}\n")
+    sys.stderr.flush()
+
+
+def _split(argv: list[str]) -> tuple[str, list[str]]:
+    """Return the command and its arguments; show help or the version and exit where asked."""
+    listing = "\n".join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())
+    parser = Parser(
+        prog="tal1-hvd",
+        usage="tal1-hvd COMMAND [OPTIONS]",
+        description="Train DNA-motif CNNs with Keras 3 and Horovod, and use them on real DNA.",
+        epilog=f"commands:\n{listing}\n\n'tal1-hvd COMMAND --help' tells a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tal1-hvd {__version__}")
+    if argv and argv[0] in COMMANDS:
+        return argv[0], argv[1:]
+    if not argv:
+        parser.print_help()
+        raise SystemExit(0)
+    if argv[0].startswith("-"):
+        parser.parse_args(argv)
+    raise InputError(f"no command {argv[0]!r}; there are {', '.join(COMMANDS)}")

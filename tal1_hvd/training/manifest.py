@@ -1,0 +1,94 @@
+"""What a run notes about where and with what it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tal1_hvd._version import __version__
+from tal1_hvd.data.batches import Batching
+from tal1_hvd.data.dataset import Dataset
+from tal1_hvd.distributed.communicator import Communicator
+from tal1_hvd.errors import InputError
+from tal1_hvd.training.settings import TrainSettings
+
+_PACKAGES = ("tensorflow", "keras", "horovod", "numpy", "simdna", "openmpi")
+
+
+def make_manifest(
+    settings: TrainSettings,
+    dataset: Dataset,
+    batching: Batching,
+    communicator: Communicator,
+    device: str,
+) -> dict[str, Any]:
+    """Gather what a run notes; a collective, called by all ranks.
+
+    Returns
+    -------
+    dict
+        versions, host, command, start (ISO 8601, UTC), world size, global batch size, each rank's
+        host, process, device and seed, and the dataset's path and fingerprint.
+    """
+    own = {
+        "rank": communicator.rank,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "device": device,
+        # Every draw is keyed by seed, epoch and example, so ranks share the seed.
+        "seed": settings.seed,
+    }
+    return {
+        "tool_version": __version__,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "command": sys.argv,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "strategy": communicator.name,
+        "world_size": communicator.size,
+        "global_batch_size": batching.global_batch,
+        "ranks": communicator.all_gather_json(own),
+        "dataset": {
+            "path": str(dataset.path.resolve()),
+            "task": dataset.description["task"],
+            "fingerprint": dataset.fingerprint,
+        },
+    }
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a run's manifest.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    try:
+        manifest = json.loads(path.read_text())
+        int(manifest["global_batch_size"])
+        str(manifest["dataset"]["fingerprint"])
+        return manifest
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's manifest: {error!r}") from None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            # The CPU build of TensorFlow is a package of another name.
+            continue
+    if "tensorflow" not in found:
+        import tensorflow as tf
+
+        found["tensorflow"] = tf.__version__
+    return found

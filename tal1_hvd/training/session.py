@@ -1,0 +1,226 @@
+"""One session of a run: from what the user asked for to a finished run folder, on all ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tal1_hvd.data.batches import Batching
+from tal1_hvd.data.dataset import Dataset, open_dataset
+from tal1_hvd.data.files import require_vacant
+from tal1_hvd.distributed.agreement import together
+from tal1_hvd.distributed.communicator import Communicator, connect
+from tal1_hvd.distributed.watchdog import Watchdog
+from tal1_hvd.errors import InputError
+from tal1_hvd.machine import start_tensorflow, usable_cores
+from tal1_hvd.simulation.cache import cached_dataset
+from tal1_hvd.simulation.settings import SimulationSettings
+from tal1_hvd.training.checkpoint import Checkpoint, load_checkpoint
+from tal1_hvd.training.manifest import make_manifest
+from tal1_hvd.training.plan import plan_batches, plan_resume
+from tal1_hvd.training.progress import Reporter, Silent
+from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes
+    ----------
+    changes : dict
+        Settings given by the user, named as in `TrainSettings`; all others keep their defaults, or
+        the run's own where it is resumed.
+    out : Path, optional
+        The run folder; a new one under ``runs/`` if left out.
+    resume : bool
+        Go on with the run in `out`.
+    """
+
+    changes: dict[str, Any]
+    out: Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request worked out for a number of ranks, and checked.
+
+    Attributes
+    ----------
+    settings : TrainSettings
+    dataset : Dataset
+    batching : Batching
+    out : Path, optional
+    manifest : dict, optional
+        A resumed run's.
+    """
+
+    settings: TrainSettings
+    dataset: Dataset
+    batching: Batching
+    out: Path | None
+    manifest: dict[str, Any] | None
+
+
+def make_plan(
+    request: Request, rank: int, size: int, reporter: Reporter, verify: bool = True
+) -> Plan:
+    """Work out and check all that can be checked before TensorFlow starts.
+
+    Parameters
+    ----------
+    request : Request
+    rank, size : int
+    reporter : Reporter
+        Told if the default dataset is simulated.
+    verify : bool
+        Check the dataset's checksums; one process a machine is enough.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        The request cannot be carried out.
+    """
+    manifest = None
+    if request.resume:
+        if request.out is None:
+            raise InputError("--resume: name the run to go on with in --out")
+        settings, manifest = plan_resume(request.out, request.changes, size)
+    else:
+        settings = TrainSettings(**request.changes)
+        if request.out is not None:
+            require_vacant(request.out)
+    data = settings.data or cached_dataset(SimulationSettings(), reporter.message)
+    dataset = open_dataset(data, verify=verify)
+    if manifest and manifest["dataset"]["fingerprint"] != dataset.fingerprint:
+        raise InputError(f"--data: {data} is not the dataset that the run was started with")
+    return Plan(
+        settings, dataset, plan_batches(settings, dataset, rank, size), request.out, manifest
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a session leaves.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    metrics : dict
+        What its `metrics.json` holds; empty on ranks other than 0.
+    rank : int
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    rank: int
+
+
+def run(request: Request, make_reporter: Callable[[], Reporter] = Silent) -> Result:
+    """Train, or go on training, on the ranks that this process belongs to.
+
+    Parameters
+    ----------
+    request : Request
+    make_reporter : callable
+        Makes what is told of the course; called on rank 0.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    AgreedError
+        The request cannot be carried out; raised on all ranks.
+    """
+    communicator = connect(request.changes.get("strategy", "auto"))
+    rank, size = communicator.rank, communicator.size
+    reporter = make_reporter() if rank == 0 else Silent()
+
+    def prepare() -> tuple[Plan, str]:
+        plan = make_plan(request, rank, size, reporter, verify=communicator.local_rank == 0)
+        alone = 1 if size > 1 else usable_cores()
+        return plan, start_tensorflow(plan.settings.threads or alone, communicator.local_rank)
+
+    plan, device = together(communicator, prepare)
+    # Everything below imports TensorFlow, which had to be set up first.
+    from tal1_hvd.training.train import Trainer, train
+
+    manifest = make_manifest(plan.settings, plan.dataset, plan.batching, communicator, device)
+    folder = RunFolder(Path(communicator.broadcast_json(str(plan.out or _new_folder(plan)))))
+    with contextlib.ExitStack() as stack:
+        checkpoint = together(
+            communicator,
+            lambda: _open(folder, plan, manifest, request.resume, stack) if rank == 0 else None,
+        )
+        finished = communicator.broadcast_json(_is_finished(folder, plan, checkpoint))
+        if finished:
+            reporter.message(f"{folder.path}: already finished; nothing to do")
+            return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
+        session = communicator.broadcast_json(uuid.uuid4().hex)
+        stack.enter_context(
+            Watchdog(folder.heartbeats, rank, size, plan.settings.stall_timeout, session)
+        )
+        reporter.message(_describe(plan, folder, device, communicator))
+        trainer = Trainer.build(plan.settings, plan.dataset, plan.batching, communicator)
+        metrics = train(trainer, folder, reporter, checkpoint)
+        # No rank leaves, and stops giving signs of life, before all are done.
+        communicator.barrier()
+    return Result(folder.path, metrics, rank)
+
+
+def _new_folder(plan: Plan) -> Path:
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{plan.settings.model}-seed{plan.settings.seed}-{stamp}"
+
+
+def _open(
+    folder: RunFolder,
+    plan: Plan,
+    manifest: dict[str, Any],
+    resume: bool,
+    stack: contextlib.ExitStack,
+) -> Checkpoint | None:
+    """Create the run folder, or take it over with its last checkpoint; lock it for this session."""
+    if not resume:
+        RunFolder.create(folder.path, plan.settings, manifest)
+    stack.enter_context(folder.lock())
+    if not resume or not folder.last.exists():
+        return None
+    checkpoint = load_checkpoint(folder.last)
+    if not checkpoint.progress.finished(plan.settings.epochs, plan.settings.patience):
+        # Metrics mark a finished run, which this one is not any more.
+        folder.metrics.unlink(missing_ok=True)
+    folder.write_settings(plan.settings)
+    folder.write_manifest(manifest)
+    return checkpoint
+
+
+def _is_finished(folder: RunFolder, plan: Plan, checkpoint: Checkpoint | None) -> bool:
+    return (
+        checkpoint is not None
+        and checkpoint.progress.finished(plan.settings.epochs, plan.settings.patience)
+        and folder.metrics.exists()
+    )
+
+
+def _describe(plan: Plan, folder: RunFolder, device: str, communicator: Communicator) -> str:
+    ranks = "1 rank" if communicator.size == 1 else f"{communicator.size} ranks"
+    return (
+        f"training {plan.settings.model} on {plan.batching.examples:,} sequences of "
+        f"{plan.dataset.length} bp: {ranks} ({communicator.name}), {device} each, "
+        f"global batch {plan.batching.global_batch}; run folder {folder.path}"
+    )
