@@ -11,6 +11,7 @@ from importlib import import_module
 
 from tal1_hvd._version import __version__
 from tal1_hvd.cli.arguments import Parser
+from tal1_hvd.cli.errors import report
 from tal1_hvd.distributed.environment import launched_rank
 from tal1_hvd.errors import InputError
 
@@ -63,12 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         report(f"{type(error).__name__}: {error}")
         return 1
-
-
-def report(text: str) -> None:
-    """Write an error as one line, in one call, so that lines of several ranks stay whole."""
-    sys.stderr.write(f"tal1-hvd: error: {' '.join(text.split())}\n")
-    sys.stderr.flush()
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:

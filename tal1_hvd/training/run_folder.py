@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def manifest(self) -> Path:
+        """Where and with what the run was made."""
+        return self.path / "manifest.json"
+
+    @property
     def last(self) -> Path:
         """The latest checkpoint."""
         return self.path / "checkpoints" / "last.npz"
@@ -115,7 +120,7 @@ class RunFolder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        _write_json(self.path / "manifest.json", manifest)
+        _write_json(self.manifest, manifest)
 
     def write_history(self, history: Sequence[dict[str, Any]]) -> None:
         """Replace the history, so that it never holds more than the checkpoint."""

@@ -128,7 +128,7 @@ class Result:
     rank: int
 
 
-def run(request: Request, make_reporter: Callable[[], Reporter] = Silent) -> Result:
+def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent) -> Result:
     """Train, or go on training, on the ranks that this process belongs to.
 
     Parameters
@@ -160,7 +160,9 @@ def run(request: Request, make_reporter: Callable[[], Reporter] = Silent) -> Res
     from tal1_hvd.training.train import Trainer, train
 
     manifest = make_manifest(plan.settings, plan.dataset, plan.batching, communicator, device)
-    folder = RunFolder(Path(communicator.broadcast_json(str(plan.out or _new_folder(plan)))))
+    folder = RunFolder(
+        Path(communicator.broadcast_json(str(plan.out or new_run_path(plan.settings))))
+    )
     with contextlib.ExitStack() as stack:
         checkpoint = together(
             communicator,
@@ -182,9 +184,10 @@ def run(request: Request, make_reporter: Callable[[], Reporter] = Silent) -> Res
     return Result(folder.path, metrics, rank)
 
 
-def _new_folder(plan: Plan) -> Path:
+def new_run_path(settings: TrainSettings) -> Path:
+    """Return a name for a run folder, by model, seed and time (UTC)."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{plan.settings.model}-seed{plan.settings.seed}-{stamp}"
+    return Path("runs") / f"{settings.model}-seed{settings.seed}-{stamp}"
 
 
 def _open(

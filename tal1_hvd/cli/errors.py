@@ -1,0 +1,11 @@
+"""How the command line says that something went wrong."""
+
+from __future__ import annotations
+
+import sys
+
+
+def report(text: str) -> None:
+    """Write an error as one line, in one call, so that lines of several ranks stay whole."""
+    sys.stderr.write(f"tal1-hvd: error: {' '.join(text.split())}\n")
+    sys.stderr.flush()

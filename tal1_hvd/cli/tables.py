@@ -1,0 +1,93 @@
+"""Tables for people, on standard output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tal1_hvd.published import PUBLISHED
+
+_NAMES = {
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "auroc": "auROC",
+    "auprc": "auPRC",
+    "brier": "Brier score",
+    "ece": "calibration error",
+    "recall_at_fdr05": "recall at 5 % FDR",
+    "recall_at_fdr10": "recall at 10 % FDR",
+    "recall_at_fdr20": "recall at 20 % FDR",
+}
+
+
+def show_metrics(metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Print a run's test metrics, beside the published ones where it is the same experiment.
+
+    Parameters
+    ----------
+    metrics : dict
+        What `metrics.json` holds.
+    manifest : dict
+        What `manifest.json` holds.
+    """
+    test = metrics["test"]
+    comparable = (
+        metrics["model"] == "paper" and manifest["dataset"]["task"] == "density-localization"
+    )
+    published = PUBLISHED if comparable else ()
+    table = _table("")
+    ranks = metrics["world_size"]
+    table.add_column(f"this run, {ranks} rank{'s' if ranks > 1 else ''}", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for column in published:
+        table.add_column(f"published {column.name}", justify="right")
+    if test is not None:
+        for key in ("accuracy", "loss", "auroc", "auprc"):
+            row = [_number(test[key]), _interval(test.get(f"{key}_ci95"))]
+            table.add_row(
+                f"test {_NAMES[key]}", *row, *(_number(getattr(p, key)) for p in published)
+            )
+    seconds = [f"{p.train_seconds:.2f} s" for p in published]
+    table.add_row("training time", f"{metrics['train_seconds']:.2f} s", "", *seconds)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{metrics['epochs']} epochs, best {metrics['best_epoch']}; "
+        f"{metrics['examples_per_second']:,.0f} examples a second; "
+        f"global batch {metrics['global_batch_size']}",
+        highlight=False,
+    )
+
+
+def show_evaluation(metrics: dict[str, Any], title: str) -> None:
+    """Print all metrics of one split.
+
+    Parameters
+    ----------
+    metrics : dict
+        What `full_summary` returns.
+    title : str
+    """
+    table = _table(title)
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for key, name in _NAMES.items():
+        table.add_row(name, _number(metrics[key]), _interval(metrics.get(f"{key}_ci95")))
+    Console().print(table)
+
+
+def _table(title: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(title)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(bounds: list[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"

@@ -1,0 +1,210 @@
+"""Train a model: alone, on --ranks of this machine, or as one of the ranks of a launcher.
+
+tal1-hvd train                                    one rank, all cores
+tal1-hvd train --ranks auto                       a rank a core, at most 4
+horovodrun -np 4 python -m tal1_hvd.train         ranks on this machine or others
+mpirun -np 4 python -m tal1_hvd.train             the same
+tal1-hvd train --out RUN --resume                 go on with a run, on any number of ranks
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from tal1_hvd.cli.arguments import Parser, add_setting
+from tal1_hvd.cli.errors import report
+from tal1_hvd.cli.tables import show_metrics
+from tal1_hvd.distributed.agreement import AgreedError
+from tal1_hvd.distributed.environment import launched_rank, launched_world_size
+from tal1_hvd.distributed.launch import launch_ranks, ranks_from
+from tal1_hvd.errors import InputError
+from tal1_hvd.models.registry import PRECISIONS, model_summaries
+from tal1_hvd.training.manifest import read_manifest
+from tal1_hvd.training.progress import Bar, Events, Lines, Reporter, replay
+from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.session import Request, make_plan, new_run_path, run_session
+from tal1_hvd.training.settings import COMPRESSIONS, SHUFFLES, STRATEGIES, TrainSettings
+
+# Set by --ranks for the ranks that it starts: rank 0 then sends events instead of drawing.
+_EVENTS = "TAL1_HVD_EVENTS"
+_NOT_SETTINGS = ("config", "out", "resume", "ranks")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the options."""
+    d = TrainSettings()
+    models = "; ".join(f"{name}: {summary}" for name, summary in model_summaries().items())
+    add_setting(
+        parser,
+        "--data",
+        None,
+        "dataset folder (default: the default simulated dataset, kept in the user's cache)",
+        metavar="DIR",
+    )
+    parser.add_argument("--out", metavar="RUN", help="run folder (default: a new one under runs/)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, with its settings"
+    )
+    parser.add_argument(
+        "--ranks",
+        metavar="N|auto",
+        help="start so many ranks on this machine; auto: one a core, at most 4",
+    )
+    add_setting(parser, "--model", d.model, models, choices=tuple(model_summaries()))
+    add_setting(parser, "--epochs", d.epochs, "epochs", metavar="N")
+    add_setting(parser, "--batch-size", d.batch_size, "examples a rank and pass", metavar="N")
+    add_setting(
+        parser, "--accumulation", d.accumulation, "passes whose gradients make a step", metavar="N"
+    )
+    add_setting(
+        parser,
+        "--learning-rate",
+        d.learning_rate,
+        "for a global batch of 64; grows in proportion to the global batch",
+    )
+    add_setting(
+        parser,
+        "--warmup-examples",
+        d.warmup_examples,
+        "examples over which the rate rises to its scaled value; 0: none",
+        metavar="N",
+    )
+    add_setting(parser, "--seed", d.seed, "of initial weights and shuffles")
+    add_setting(
+        parser,
+        "--threads",
+        None,
+        "compute threads a rank (default: 1 among several ranks, one a core alone)",
+        type=int,
+        metavar="N",
+    )
+    add_setting(
+        parser,
+        "--strategy",
+        d.strategy,
+        "auto: horovod where a launcher started this process, else single",
+        choices=STRATEGIES,
+    )
+    add_setting(
+        parser,
+        "--patience",
+        None,
+        "stop after so many epochs without a lower validation loss (default: never)",
+        type=int,
+        metavar="N",
+    )
+    add_setting(
+        parser,
+        "--precision",
+        d.precision,
+        "mixed computes in bfloat16",
+        choices=tuple(PRECISIONS),
+    )
+    add_setting(
+        parser,
+        "--shuffle",
+        d.shuffle,
+        "global: one permutation of all examples an epoch; shard: each rank keeps its examples",
+        choices=SHUFFLES,
+    )
+    add_setting(
+        parser,
+        "--compression",
+        d.compression,
+        "of gradients between ranks",
+        choices=COMPRESSIONS,
+    )
+    add_setting(
+        parser,
+        "--stall-timeout",
+        d.stall_timeout,
+        "end the job when a rank gives no sign of life for so long; 0: never",
+        metavar="SECONDS",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or start the ranks that do."""
+    changes = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
+    request = Request(changes, Path(args.out) if args.out else None, args.resume)
+    launched = launched_world_size()
+    if args.ranks is not None:
+        if launched is not None:
+            raise InputError(
+                f"--ranks: a launcher has started {launched} ranks already; leave --ranks out"
+            )
+        count = ranks_from(args.ranks)
+        if count > 1:
+            return _launch(request, count)
+    return _train(request, launched or 1)
+
+
+def _train(request: Request, size: int) -> int:
+    try:
+        result = run_session(request, _reporter)
+    except AgreedError as error:
+        if launched_rank() in (None, 0):
+            report(str(error))
+        return 2
+    except (Exception, KeyboardInterrupt) as error:
+        if size == 1 or isinstance(error, KeyboardInterrupt):
+            raise
+        _fail(error)
+    if result.rank == 0 and _EVENTS not in os.environ:
+        _show(result.folder)
+    return 0
+
+
+def _fail(error: BaseException) -> None:
+    """End this rank at once, upon which the launcher ends the job.
+
+    Leaving the interpreter in good order would wait for ranks that wait for this one.
+    """
+    text = "".join(traceback.format_exception(error))
+    kind = type(error).__name__
+    line = " ".join(str(error).split())
+    sys.stderr.write(f"{text}tal1-hvd: error: rank {launched_rank()} failed: {kind}: {line}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _reporter() -> Reporter:
+    if _EVENTS in os.environ:
+        return Events()
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def _launch(request: Request, count: int) -> int:
+    """Start the ranks, show their course, and the table at the end."""
+    reporter = Bar() if sys.stderr.isatty() else Lines()
+    # What is wrong is found here in one line instead of one a rank; and the data is made here.
+    plan = make_plan(request, 0, count, reporter)
+    folder = plan.out or new_run_path(plan.settings)
+    code = launch_ranks(
+        [sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
+        count,
+        {_EVENTS: "1"},
+        lambda line: replay(line, reporter),
+    )
+    reporter.finish()
+    if code == 0:
+        _show(folder)
+    elif code != 2:
+        report(f"the job ended with exit code {code}; go on with: train --out {folder} --resume")
+        return 1
+    return code
+
+
+def _flags(request: Request, folder: Path) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in request.changes.items()]
+    return [*flags, f"--out={folder}", *(["--resume"] if request.resume else [])]
+
+
+def _show(folder: Path) -> None:
+    run = RunFolder(folder)
+    show_metrics(run.read_metrics(), read_manifest(run.manifest))
+    print(f"run folder: {folder}")

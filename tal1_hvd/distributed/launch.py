@@ -1,0 +1,121 @@
+"""Starts ranks on this machine, for users who do not know MPI."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tal1_hvd.errors import InputError
+from tal1_hvd.machine import usable_cores
+
+# As many as the largest published setting; a model this small gains nothing from more.
+_MOST_RANKS = 4
+
+
+def ranks_from(text: str) -> int:
+    """Read ``--ranks``.
+
+    Parameters
+    ----------
+    text : str
+        A number, or ``auto``: a rank a usable core, at most 4.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    if text == "auto":
+        return min(usable_cores(), _MOST_RANKS)
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise InputError(f"--ranks: expected a number above 0 or auto, got {text!r}")
+
+
+def launch_ranks(
+    command: Sequence[str],
+    count: int,
+    environment: Mapping[str, str],
+    handle: Callable[[str], bool],
+) -> int:
+    """Start a command on several ranks of this machine and wait for it.
+
+    Parameters
+    ----------
+    command : sequence of str
+    count : int
+    environment : mapping
+        Added to this process's own.
+    handle : callable
+        Given each line of the ranks' standard output; what it returns False for is printed.
+
+    Returns
+    -------
+    int
+        The launcher's exit code: that of the first rank that failed.
+
+    Raises
+    ------
+    InputError
+        Horovod or a launcher is not installed.
+    """
+    if importlib.util.find_spec("horovod") is None:
+        raise InputError("--ranks: several ranks need Horovod; launch/setup builds it")
+    job = subprocess.Popen(
+        [*_launcher(count), *command],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: job.terminate())
+    # A thread of its own, so that neither stream fills up and blocks the ranks.
+    errors = threading.Thread(target=_copy, args=(job.stderr, sys.stderr.write), daemon=True)
+    errors.start()
+    try:
+        _copy(job.stdout, lambda line: handle(line) or sys.stdout.write(line))
+        errors.join()
+        return job.wait()
+    except BaseException:
+        job.terminate()
+        job.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _launcher(count: int) -> list[str]:
+    """Return mpirun's command line, or horovodrun's with Gloo where there is no MPI."""
+    mpirun = _program("mpirun")
+    if mpirun is not None:
+        as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        # Ranks of one machine talk through shared memory; threads are kept apart by the scheduler.
+        transport = ["--mca", "btl", "self,vader", "--bind-to", "none", "--oversubscribe"]
+        return [mpirun, *as_root, *transport, "-np", str(count)]
+    horovodrun = _program("horovodrun")
+    if horovodrun is not None:
+        return [horovodrun, "--gloo", "-np", str(count)]
+    raise InputError("--ranks: found neither mpirun nor horovodrun; launch/setup installs both")
+
+
+def _program(name: str) -> str | None:
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+def _copy(stream, write: Callable[[str], object]) -> None:
+    for line in stream:
+        write(line)

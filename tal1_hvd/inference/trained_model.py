@@ -1,0 +1,143 @@
+"""A trained model as a Python object: ``tal1_hvd.load(run).predict(sequences)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tal1_hvd.data.encoding import UNKNOWN, encode, reverse_complement
+from tal1_hvd.errors import InputError
+from tal1_hvd.models.scoring import Scorer
+from tal1_hvd.training.run_folder import RunFolder
+
+_AT_ONCE = 4096
+
+
+class TrainedModel:
+    """The best model of a run.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Input uint8 codes, shape (batch, length); output shape (batch, 1).
+
+    Attributes
+    ----------
+    model : keras.Model
+    length : int
+        Of the sequences it takes, in bp.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self._score = Scorer(model)
+        self.length = self._score.length
+
+    def predict(
+        self, sequences: Sequence[str] | np.ndarray, both_strands: bool = False
+    ) -> np.ndarray:
+        """Score sequences.
+
+        Parameters
+        ----------
+        sequences : sequence of str, or np.ndarray, shape=(n, length), dtype=uint8
+            Letters (any case, IUPAC codes count as N), or codes A C G T N = 0 1 2 3 4.
+        both_strands : bool
+            Mean over the sequence and its reverse complement.
+
+        Returns
+        -------
+        np.ndarray, shape=(n,), dtype=float32 or float64
+            Probability of a positive; the same whatever else is scored with a sequence.
+
+        Raises
+        ------
+        InputError
+            A sequence has another length, or a letter that is no nucleotide code.
+        """
+        codes = self._codes(sequences)
+        scores = self._score(codes)
+        return (scores + self._score(reverse_complement(codes))) / 2 if both_strands else scores
+
+    def predict_rows(
+        self, sequences: np.ndarray, rows: np.ndarray, both_strands: bool = False
+    ) -> np.ndarray:
+        """Score rows of a dataset, reading a few at a time.
+
+        Parameters
+        ----------
+        sequences : np.ndarray, shape=(n, length), dtype=uint8
+            May be a memory map.
+        rows : np.ndarray, shape=(m,), dtype=int64
+        both_strands : bool
+
+        Returns
+        -------
+        np.ndarray, shape=(m,), dtype=float32 or float64
+        """
+        parts = [
+            self.predict(sequences[rows[start : start + _AT_ONCE]], both_strands)
+            for start in range(0, len(rows), _AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def _codes(self, sequences: Sequence[str] | np.ndarray) -> np.ndarray:
+        if isinstance(sequences, str):
+            raise InputError("sequences: expected a list of strings, got one string")
+        if isinstance(sequences, np.ndarray) and sequences.dtype.kind not in "US":
+            if sequences.ndim != 2 or sequences.shape[1] != self.length:
+                raise InputError(
+                    f"sequences: expected shape (n, {self.length}), got {sequences.shape}"
+                )
+            if sequences.dtype != np.uint8 or sequences.max(initial=0) > UNKNOWN:
+                raise InputError(
+                    f"sequences: expected uint8 codes 0 to {UNKNOWN}, got {sequences.dtype} up to "
+                    f"{sequences.max(initial=0)}"
+                )
+            return sequences
+        codes = np.empty((len(sequences), self.length), dtype=np.uint8)
+        for i, sequence in enumerate(sequences):
+            if len(sequence) != self.length:
+                raise InputError(
+                    f"sequences: number {i} has {len(sequence)} bp, the model takes {self.length}"
+                )
+            try:
+                codes[i] = encode(sequence)
+            except InputError as error:
+                raise InputError(f"sequences: number {i}: {error}") from None
+        return codes
+
+
+def load(run: str | Path) -> TrainedModel:
+    """Load the best model of a run.
+
+    Parameters
+    ----------
+    run : str or Path
+        Run folder.
+
+    Returns
+    -------
+    TrainedModel
+
+    Raises
+    ------
+    InputError
+        There is no run, it is not finished, or its model cannot be read.
+    """
+    path = RunFolder(Path(run)).model
+    if not Path(run).exists():
+        raise InputError(f"{run}: no such run folder")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; a run has one once its training is finished")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras reports damaged files with whatever its parsers stumble over.
+    except Exception as error:
+        raise InputError(f"{path}: not a Keras model, or damaged ({error})") from None
+    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or model.input_shape[1] is None:
+        raise InputError(f"{path}: not a model of sequences of one length")
+    return TrainedModel(model)
