@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich import box
@@ -22,6 +23,8 @@ _NAMES = {
     "recall_at_fdr20": "recall at 20 % FDR",
 }
 
+_WITH_INTERVAL = ("accuracy", "auroc", "auprc")
+
 
 def show_metrics(metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Print a run's test metrics, beside the published ones where it is the same experiment.
@@ -40,25 +43,25 @@ def show_metrics(metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
     published = PUBLISHED if comparable else ()
     table = _table("")
     ranks = metrics["world_size"]
-    table.add_column(f"this run, {ranks} rank{'s' if ranks > 1 else ''}", justify="right")
-    table.add_column("95 % interval", justify="right")
+    table.add_column(f"this run\n{ranks} rank{'s' if ranks > 1 else ''}", justify="right")
     for column in published:
-        table.add_column(f"published {column.name}", justify="right")
+        table.add_column(f"published\n{column.name}", justify="right")
     if test is not None:
         for key in ("accuracy", "loss", "auroc", "auprc"):
-            row = [_number(test[key]), _interval(test.get(f"{key}_ci95"))]
+            row = [_number(test[key])]
             table.add_row(
                 f"test {_NAMES[key]}", *row, *(_number(getattr(p, key)) for p in published)
             )
     seconds = [f"{p.train_seconds:.2f} s" for p in published]
-    table.add_row("training time", f"{metrics['train_seconds']:.2f} s", "", *seconds)
-    console = Console()
-    console.print(table)
-    console.print(
+    table.add_row("training time", f"{metrics['train_seconds']:.2f} s", *seconds)
+    _print(table)
+    if test is not None:
+        intervals = (f"{_NAMES[k]} {_interval(test[f'{k}_ci95'])}" for k in _WITH_INTERVAL)
+        print(f"95 % intervals: {', '.join(intervals)}")
+    print(
         f"{metrics['epochs']} epochs, best {metrics['best_epoch']}; "
         f"{metrics['examples_per_second']:,.0f} examples a second; "
-        f"global batch {metrics['global_batch_size']}",
-        highlight=False,
+        f"global batch {metrics['global_batch_size']}"
     )
 
 
@@ -76,13 +79,19 @@ def show_evaluation(metrics: dict[str, Any], title: str) -> None:
     table.add_column("95 % interval", justify="right")
     for key, name in _NAMES.items():
         table.add_row(name, _number(metrics[key]), _interval(metrics.get(f"{key}_ci95")))
-    Console().print(table)
+    _print(table)
 
 
 def _table(title: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(title)
+    # No colours: launchers hand a terminal to ranks whose output ends in a file.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    table.add_column(title, no_wrap=True)
     return table
+
+
+def _print(table: Table) -> None:
+    Console(highlight=False).print(table)
+    sys.stdout.flush()
 
 
 def _number(value: float | None) -> str:
@@ -90,4 +99,4 @@ def _number(value: float | None) -> str:
 
 
 def _interval(bounds: list[float] | None) -> str:
-    return "" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+    return "-" if bounds is None else f"{bounds[0]:.3f}-{bounds[1]:.3f}"

@@ -91,7 +91,7 @@ class RunFolder:
     @property
     def heartbeats(self) -> Path:
         """Where ranks leave signs of life."""
-        return self.path / "heartbeats"
+        return self.path / ".heartbeats"
 
     @property
     def tensorboard(self) -> Path:
