@@ -49,11 +49,13 @@ def run(args: argparse.Namespace) -> int:
     source = "stdin" if args.input == "-" else args.input
     model = load(args.run)
     with _output(args.out) as handle, counting("scoring", None, "records") as advance:
-        handle.write("id\tstart\tend\tstrand\tscore\n")
         predictions = predict_records(
             model, read_fasta(args.input), source, args.on_length, args.both_strands, advance
         )
-        for p in predictions:
+        for number, p in enumerate(predictions):
+            # After the first record is scored, so that bad input leaves nothing on standard output.
+            if number == 0:
+                handle.write("id\tstart\tend\tstrand\tscore\n")
             handle.write(f"{p.id}\t{p.start}\t{p.end}\t{p.strand}\t{p.score:.6g}\n")
     return 0
 

@@ -1,1 +1,1 @@
-"""Sequences on their way from files to the ranks: encoding, FASTA, dataset folders, splits, shards."""
+"""Sequences on their way from files to ranks: encoding, FASTA, dataset folders, splits, batches."""

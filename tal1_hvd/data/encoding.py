@@ -53,16 +53,17 @@ def encode(sequence: str) -> np.ndarray:
     try:
         codes = _CODES[np.frombuffer(sequence.encode("latin-1"), dtype=np.uint8)]
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"letter {sequence[error.start]!r} at position {error.start + 1} is not a nucleotide code"
-        ) from None
+        raise _not_a_nucleotide(sequence, error.start) from None
     invalid = np.flatnonzero(codes == _INVALID)
     if invalid.size:
-        position = int(invalid[0])
-        raise InputError(
-            f"letter {sequence[position]!r} at position {position + 1} is not a nucleotide code"
-        )
+        raise _not_a_nucleotide(sequence, int(invalid[0]))
     return codes
+
+
+def _not_a_nucleotide(sequence: str, index: int) -> InputError:
+    return InputError(
+        f"letter {sequence[index]!r} at position {index + 1} is not a nucleotide code"
+    )
 
 
 def decode(codes: np.ndarray) -> str:

@@ -95,6 +95,6 @@ def chromosome_split(
     splits = np.array([code.get(name, SPLITS["train"]) for name in chromosomes], dtype=np.uint8)
     if not np.any(splits == SPLITS["train"]):
         raise InputError(
-            "--test-chroms and --valid-chroms hold out every chromosome; nothing is left to train on"
+            "--test-chroms and --valid-chroms hold out every chromosome; none is left to train on"
         )
     return splits

@@ -1,4 +1,4 @@
-"""``python -m tal1_hvd.distributed.check`` under a launcher proves an installation by an all-reduce."""
+"""``mpirun -np 2 python -m tal1_hvd.distributed.check`` proves an installation by an all-reduce."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Watchdog:
                 warned = True
 
     def _look(self) -> tuple[int | None, str]:
-        """Return when the watched rank touched its file, in ns, and who it is; None if it has none."""
+        """Return when the watched rank touched its file (ns, None if it has none) and who it is."""
         try:
             session, _, process = self._watched.read_text().partition(" ")
             if session == self._session:

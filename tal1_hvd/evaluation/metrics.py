@@ -85,7 +85,7 @@ def rank(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = No
 
 
 def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return each example's binary cross-entropy in nats, probabilities clipped to 1e-7 as in Keras.
+    """Return each example's binary cross-entropy in nats; probabilities are clipped as in Keras.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The published CNN: one convolution, one max-pooling, one sigmoid unit; 1,246 parameters at 1,500 bp."""
+"""The published CNN: a convolution, a max-pooling, a sigmoid unit; 1,246 parameters at 1,500 bp."""
 
 from __future__ import annotations
 

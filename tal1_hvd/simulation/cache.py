@@ -1,4 +1,4 @@
-"""Simulated datasets kept in the user's cache, so that training without data simulates only once."""
+"""Simulated datasets in the user's cache, so that training without data simulates only once."""
 
 from __future__ import annotations
 

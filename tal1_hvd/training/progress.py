@@ -16,16 +16,16 @@ class Reporter(Protocol):
         """Say something, once."""
 
     def start(self, epochs: int, done: int, examples: int) -> None:
-        """Training begins: epochs in all and done, examples of an epoch."""
+        """Begin: epochs in all and done, examples of an epoch."""
 
     def advance(self, examples: int) -> None:
-        """More examples of the epoch are done."""
+        """Count examples of the epoch that are done."""
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch is done; its history row."""
+        """Show an epoch that is done, by its history row."""
 
     def finish(self) -> None:
-        """Training has ended."""
+        """End."""
 
 
 class Silent:
