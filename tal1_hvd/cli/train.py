@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from tal1_hvd.cli.arguments import Parser, add_setting
 from tal1_hvd.cli.errors import report
@@ -31,6 +33,8 @@ from tal1_hvd.training.settings import COMPRESSIONS, SHUFFLES, STRATEGIES, Train
 
 # Set by --ranks for the ranks that it starts: rank 0 then sends events instead of drawing.
 _EVENTS = "TAL1_HVD_EVENTS"
+# Seconds that other ranks leave rank 0 to report an error that all of them have met.
+_LET_RANK_0_SPEAK = 3.0
 _NOT_SETTINGS = ("config", "out", "resume", "ranks")
 
 
@@ -150,24 +154,30 @@ def _train(request: Request, size: int) -> int:
         if launched_rank() in (None, 0):
             report(str(error))
         return 2
-    except (Exception, KeyboardInterrupt) as error:
-        if size == 1 or isinstance(error, KeyboardInterrupt):
+    except Exception as error:
+        if size == 1:
             raise
-        _fail(error)
+        _end_rank(error)
     if result.rank == 0 and _EVENTS not in os.environ:
         _show(result.folder)
     return 0
 
 
-def _fail(error: BaseException) -> None:
+def _end_rank(error: Exception) -> NoReturn:
     """End this rank at once, upon which the launcher ends the job.
 
     Leaving the interpreter in good order would wait for ranks that wait for this one.
     """
+    rank = launched_rank() or 0
+    if isinstance(error, InputError):
+        # Other ranks most likely meet the same; rank 0 says it, and the launcher ends them.
+        if rank:
+            time.sleep(_LET_RANK_0_SPEAK)
+        report(f"rank {rank}: {error}" if rank else str(error))
+        os._exit(2)
     text = "".join(traceback.format_exception(error))
-    kind = type(error).__name__
-    line = " ".join(str(error).split())
-    sys.stderr.write(f"{text}tal1-hvd: error: rank {launched_rank()} failed: {kind}: {line}\n")
+    line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    sys.stderr.write(f"{text}tal1-hvd: error: rank {rank} failed: {line}\n")
     sys.stderr.flush()
     os._exit(1)
 
@@ -194,7 +204,9 @@ def _launch(request: Request, count: int) -> int:
     if code == 0:
         _show(folder)
     elif code != 2:
-        report(f"the job ended with exit code {code}; go on with: train --out {folder} --resume")
+        report(
+            f"the job ended with exit code {code}; go on with: tal1-hvd train --out {folder} --resume"
+        )
         return 1
     return code
 

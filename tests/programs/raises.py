@@ -1,0 +1,20 @@
+"""Train as usual, but rank 1 raises in its second epoch; arguments as for train."""
+
+import sys
+
+from tal1_hvd.cli.main import main
+from tal1_hvd.distributed.environment import launched_rank
+from tal1_hvd.training import train
+
+if launched_rank() == 1:
+    intact = train.Trainer.train_epoch
+
+    def train_epoch(self, epoch, advance):
+        """Raise in the second epoch."""
+        if epoch == 1:
+            raise ValueError("this disk is on fire")
+        return intact(self, epoch, advance)
+
+    train.Trainer.train_epoch = train_epoch
+
+sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,225 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+import pytest
+
+from tal1_hvd.data.files import (
+    atomic_file,
+    atomic_folder,
+    require_absent,
+    require_vacant,
+    sha256,
+    sync,
+)
+from tal1_hvd.errors import InputError
+
+
+@contextmanager
+def refused(*words):
+    """Expect an InputError of one line that holds all the words."""
+    with pytest.raises(InputError) as caught:
+        yield
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert str(word) in text
+
+
+def names(folder):
+    """Return everything in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def umask():
+    """Set an unusual umask, and the old one again afterwards."""
+    old = os.umask(0o027)
+    yield 0o027
+    os.umask(old)
+
+
+class Crash(BaseException):
+    """Something that no `except Exception` catches, as a Ctrl-C is."""
+
+
+@pytest.mark.parametrize(
+    ("content", "digest"),
+    [
+        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (b"a" * 1_000_000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+    ],
+    ids=["empty", "abc", "a million"],
+)
+def test_sha256_of_the_standard_examples(tmp_path, content, digest):
+    (tmp_path / "x").write_bytes(content)
+    assert sha256(tmp_path / "x") == digest
+
+
+def test_sha256_reads_beyond_its_first_block(tmp_path):
+    digests = set()
+    for last in b"ab":
+        (tmp_path / "x").write_bytes(bytes(1 << 20) + bytes([last]))
+        digests.add(sha256(tmp_path / "x"))
+    assert len(digests) == 2
+
+
+def test_sync_takes_files_and_folders(tmp_path):
+    (tmp_path / "x").write_text("x")
+    sync(tmp_path / "x")
+    sync(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "old", "new"), [("w", "old", "new\n"), ("wb", b"old", b"n\0w")])
+@pytest.mark.parametrize("exists", [False, True])
+def test_file_appears_when_it_is_complete(tmp_path, mode, old, new, exists):
+    path = tmp_path / "x"
+    if exists:
+        path.write_bytes(b"old")
+    with atomic_file(path, mode) as handle:
+        handle.write(new)
+        handle.flush()
+        assert path.exists() == exists
+        assert not exists or path.read_bytes() == b"old"
+    assert path.read_bytes() == (new if mode == "wb" else new.encode())
+    assert names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("error", [ValueError, InputError, OSError, KeyboardInterrupt, Crash])
+@pytest.mark.parametrize("exists", [False, True])
+def test_exception_leaves_the_old_file(tmp_path, error, exists):
+    path = tmp_path / "x"
+    if exists:
+        path.write_text("old")
+    with pytest.raises(error, match="mine"), atomic_file(path) as handle:
+        handle.write("half")
+        raise error("mine")
+    assert names(tmp_path) == ["x"] * exists
+    assert not exists or path.read_text() == "old"
+
+
+def test_file_and_folder_follow_the_umask(tmp_path, umask):
+    with atomic_file(tmp_path / "x") as handle:
+        handle.write("x")
+    with atomic_folder(tmp_path / "y"):
+        pass
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "y").stat().st_mode & 0o777 == 0o750
+    assert os.umask(umask) == umask, "asking for the umask must not change it"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing/x", "No such file"), ("file/x", "Not a directory")],
+)
+def test_file_where_none_can_be(tmp_path, name, reason):
+    (tmp_path / "file").write_text("old")
+    with refused(tmp_path / name, "cannot be written", reason), atomic_file(tmp_path / name):
+        pytest.fail("there is nowhere to write to")
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "x").mkdir()
+    with refused(tmp_path / "x", "cannot be written"), atomic_file(tmp_path / "x") as handle:
+        handle.write("new")
+    assert names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "in place of an empty folder"])
+def test_folder_appears_when_it_is_complete(tmp_path, exists):
+    path = tmp_path / "x"
+    if exists:
+        path.mkdir()
+    with atomic_folder(path) as folder:
+        assert folder.parent == tmp_path, "a rename works within one file system only"
+        (folder / "a").write_text("a")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b").write_text("b")
+        assert path.exists() == exists
+        assert not exists or names(path) == []
+    assert names(tmp_path) == ["x"]
+    assert names(path) == ["a", "sub"]
+    assert (path / "sub" / "b").read_text() == "b"
+
+
+def test_folder_makes_its_parents(tmp_path):
+    with atomic_folder(tmp_path / "a" / "b" / "c") as folder:
+        (folder / "x").write_text("x")
+    assert names(tmp_path / "a" / "b") == ["c"]
+    assert names(tmp_path / "a" / "b" / "c") == ["x"]
+
+
+@pytest.mark.parametrize("error", [ValueError, InputError, OSError, KeyboardInterrupt, Crash])
+@pytest.mark.parametrize("exists", [False, True])
+def test_exception_leaves_nothing_of_the_folder(tmp_path, error, exists):
+    path = tmp_path / "x"
+    if exists:
+        path.mkdir()
+    with pytest.raises(error, match="mine"), atomic_folder(path) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "half").write_text("half")
+        raise error("mine")
+    assert names(tmp_path) == ["x"] * exists
+    assert not exists or names(path) == []
+
+
+def occupy(path, kind):
+    """Put something under a name that a new folder may not take."""
+    if kind == "file":
+        path.write_text("old")
+    elif kind == "full folder":
+        path.mkdir()
+        (path / "old").write_text("old")
+    elif kind == "dangling link":
+        path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("kind", ["file", "full folder", "dangling link"])
+def test_folder_that_exists_is_not_touched(tmp_path, kind):
+    occupy(tmp_path / "x", kind)
+    before = (tmp_path / "x").lstat()
+    with refused(tmp_path / "x", "exists already", "another name"), atomic_folder(tmp_path / "x"):
+        pytest.fail("the name is taken")
+    assert names(tmp_path) == ["x"]
+    after = (tmp_path / "x").lstat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("kind", ["file", "full folder"])
+def test_folder_whose_name_is_taken_meanwhile(tmp_path, kind):
+    with refused(tmp_path / "x", "cannot be written"), atomic_folder(tmp_path / "x") as folder:
+        (folder / "new").write_text("new")
+        occupy(tmp_path / "x", kind)
+    assert names(tmp_path) == ["x"]
+    old = tmp_path / "x" if kind == "file" else tmp_path / "x" / "old"
+    assert old.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["file/x", "file/sub/x"])
+def test_folder_under_a_file(tmp_path, name):
+    (tmp_path / "file").write_text("old")
+    with refused(tmp_path / name, "cannot be written"), atomic_folder(tmp_path / name):
+        pytest.fail("there is nowhere to write to")
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("kind", ["file", "full folder", "dangling link", "empty folder", "none"])
+@pytest.mark.parametrize("require", [require_vacant, require_absent])
+def test_what_counts_as_free(tmp_path, kind, require):
+    path = tmp_path / "x"
+    occupy(path, kind)
+    if kind == "empty folder":
+        path.mkdir()
+    free = kind == "none" or (kind == "empty folder" and require is require_vacant)
+    if free:
+        require(path)
+    else:
+        with refused(path, "exists already", "choose another name or remove it"):
+            require(path)

@@ -1,0 +1,114 @@
+"""Killed, stopped and failing ranks: the job ends with a word, and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.jobs import BIN, PROGRAMS, TIMEOUT, mpirun, read_until, run, send, start, train_flags
+
+pytestmark = pytest.mark.mpi
+
+EPOCHS = "12"
+LONG = "2000"
+
+
+def processes(run_folder: Path) -> list[int]:
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    return [rank["process"] for rank in manifest["ranks"]]
+
+
+def assert_same_outcome(one: Path, other: Path) -> None:
+    assert (one / "predictions.tsv").read_bytes() == (other / "predictions.tsv").read_bytes()
+    for name in ("last.npz", "best.npz"):
+        with (
+            np.load(one / "checkpoints" / name) as a,
+            np.load(other / "checkpoints" / name) as b,
+        ):
+            assert all(np.array_equal(a[key], b[key]) for key in a.files if key != "note")
+
+    def history(folder: Path) -> list[list[str]]:
+        lines = (folder / "history.csv").read_text().splitlines()
+        return [line.split(",")[:-2] for line in lines]  # the last two are speed
+
+    assert history(one) == history(other)
+
+
+@pytest.fixture(scope="module")
+def unbroken(small_data: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    job = run([*mpirun(2), *train_flags(small_data, out, "--epochs", EPOCHS)])
+    assert job.returncode == 0, job.stderr
+    return out
+
+
+@pytest.mark.parametrize(
+    ("rank", "moment"), [(0, "training paper"), (1, "epoch 3/"), (0, "epoch 7/")]
+)
+def test_killed_and_resumed_is_as_if_never_stopped(
+    rank: int, moment: str, small_data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [BIN / "tal1-hvd", "train", "--ranks", "2"]
+    job = start([*command, *train_flags(small_data, out, "--epochs", EPOCHS)[2:]])
+    read_until(job, moment)
+    send(processes(out)[rank], signal.SIGKILL)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 1
+    assert "go on with: tal1-hvd train --out" in errors
+    assert not (out / "metrics.json").exists()
+    resumed = run([*command, "--out", out, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_outcome(out, unbroken)
+    again = run([*command, "--out", out, "--resume"])
+    assert again.returncode == 0
+    assert "already finished" in again.stderr
+
+
+def test_half_written_checkpoint_is_never_picked_up(small_data: Path, tmp_path: Path) -> None:
+    flags = train_flags(small_data, tmp_path / "run", "--epochs", "6", "--batch-size", "32")
+    killed = run([BIN / "python", PROGRAMS / "killed_writing.py", *flags[2:]])
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / "run" / "checkpoints").glob(".*.tmp"))
+    resume = ["-m", "tal1_hvd.train", "--out", tmp_path / "run", "--resume"]
+    resumed = run([BIN / "python", *resume])
+    assert resumed.returncode == 0, resumed.stderr
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*.tmp"))
+    whole = tmp_path / "whole"
+    flags = train_flags(small_data, whole, "--epochs", "6", "--batch-size", "32")
+    assert run([BIN / "python", *flags]).returncode == 0
+    assert_same_outcome(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [mpirun(2), [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python"]],
+    ids=["mpirun", "gloo"],
+)
+def test_a_rank_that_raises_ends_the_job(launcher, small_data: Path, tmp_path: Path) -> None:
+    flags = train_flags(small_data, tmp_path / "run", "--epochs", LONG)[2:]
+    job = start([*launcher, PROGRAMS / "raises.py", *flags])
+    read_until(job, "epoch 1/")
+    _, errors = job.communicate(timeout=30)
+    assert job.returncode not in (0, 2)
+    assert "tal1-hvd: error: rank 1 failed: ValueError: this disk is on fire" in errors
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stopped_rank_is_named_and_the_job_ended(
+    rank: int, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", LONG, "--stall-timeout", "3")
+    job = start([*mpirun(2), *flags])
+    read_until(job, "epoch 2/")
+    stopped = processes(out)[rank]
+    send(stopped, signal.SIGSTOP)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode not in (0, 2)
+    assert f"rank {rank} (host " in errors
+    assert f"process {stopped}) has given no sign of life" in errors

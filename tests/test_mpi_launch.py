@@ -1,0 +1,89 @@
+"""Ranks started in every documented way, as a user would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import BIN, PROGRAMS, mpirun, run, train_flags
+
+pytestmark = pytest.mark.mpi
+
+LAUNCHERS = {
+    "alone": (1, lambda flags: [BIN / "python", *flags]),
+    "ranks": (2, lambda flags: [BIN / "tal1-hvd", "train", "--ranks", "2", *flags[2:]]),
+    "ranks-1": (1, lambda flags: [BIN / "tal1-hvd", "train", "--ranks", "1", *flags[2:]]),
+    "mpirun": (2, lambda flags: [*mpirun(2), *flags]),
+    "horovodrun": (4, lambda flags: [BIN / "horovodrun", "-np", "4", "python", *flags]),
+    "gloo": (2, lambda flags: [BIN / "horovodrun", "--gloo", "-np", "2", "python", *flags]),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_trains_and_leaves_one_whole_run(launcher: str, small_data: Path, tmp_path: Path) -> None:
+    size, command = LAUNCHERS[launcher]
+    out = tmp_path / "run"
+    job = run(command(train_flags(small_data, out, "--epochs", "2", "--batch-size", "16")))
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.count("test accuracy") == 1
+    assert job.stderr.count("epoch 2/2") == 1
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["world_size"] == size
+    assert metrics["global_batch_size"] == 16 * size
+    assert metrics["test"]["n"] == 80
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [rank["rank"] for rank in manifest["ranks"]] == list(range(size))
+    assert len({rank["process"] for rank in manifest["ranks"]}) == size
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        "checkpoints",
+        "config.yaml",
+        "history.csv",
+        "manifest.json",
+        "metrics.json",
+        "model.keras",
+        "predictions.tsv",
+        "tensorboard",
+    }
+
+
+@pytest.mark.parametrize("program", ["collectives", "fit"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_program(program: str, size: int) -> None:
+    job = run([*mpirun(size), PROGRAMS / f"{program}.py"])
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.count("rank ") == size
+
+
+def test_check_proves_the_installation() -> None:
+    job = run([*mpirun(2), "-m", "tal1_hvd.distributed.check"])
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.startswith("ok: 2-rank all-reduce, Horovod 0.28.1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "meaning"),
+    [
+        (["--batch-size", "300"], "more than a rank's 280 training examples"),
+        (["--data", "nowhere"], "nowhere: no such dataset folder"),
+        (["--epochs", "0"], "--epochs: must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_from_all_ranks(
+    flags: list[str], meaning: str, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = run([*mpirun(2), *train_flags(small_data, out, *flags)])
+    assert job.returncode == 2
+    errors = [line for line in job.stderr.splitlines() if "tal1-hvd" in line]
+    assert len(errors) == 1
+    assert meaning in errors[0]
+    assert "Traceback" not in job.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_single_strategy_refuses_several_ranks(small_data: Path, tmp_path: Path) -> None:
+    job = run([*mpirun(2), *train_flags(small_data, tmp_path / "run", "--strategy", "single")])
+    assert job.returncode == 2
+    assert "a launcher started 2 ranks" in job.stderr
