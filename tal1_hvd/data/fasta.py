@@ -64,7 +64,14 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
             buffered = io.BufferedReader(raw) if not hasattr(raw, "peek") else raw
             zipped = buffered.peek(2)[:2] == _GZIP_MAGIC
             stream = gzip.GzipFile(fileobj=buffered) if zipped else buffered
-            yield io.TextIOWrapper(stream, encoding="ascii")
+            text = io.TextIOWrapper(stream, encoding="ascii")
+            try:
+                yield text
+            finally:
+                # Left to itself the wrapper would close what it wraps, stdin too.
+                text.detach()
+                if buffered is not raw:
+                    buffered.detach()
     except UnicodeDecodeError:
         raise InputError(f"{name}: not a text file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 from tal1_hvd.errors import InputError
 
@@ -66,10 +69,36 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO]:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_text(path: Path) -> Iterator[TextIO]:
+    """Write an ASCII file as `atomic_file` does; gzip where its name ends in ``.gz``.
+
+    Parameters
+    ----------
+    path : Path
+
+    Yields
+    ------
+    TextIO
+        Equal text gives equal bytes: gzip's time stamp is left out.
+    """
+    with atomic_file(path, "wb") as raw, contextlib.ExitStack() as stack:
+        binary = raw
+        if path.suffix == ".gz":
+            binary = stack.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", mtime=0))
+        text = io.TextIOWrapper(binary, encoding="ascii")
+        yield text
+        text.flush()
+        text.detach()
 
 
 @contextmanager

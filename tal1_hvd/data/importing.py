@@ -56,9 +56,25 @@ class ImportSettings:
     label: str | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for option, value, least in (
+            ("--length", self.length, 1),
+            ("--negatives-per-positive", self.negatives_per_positive, 1),
+            ("--seed", self.seed, 0),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{option}: must be at least {least}, got {value}")
+        if self.positives == self.negatives == "-":
+            raise InputError("--negatives: stdin is read as --positives already; give a file")
+        if self.negatives_per_positive > 1 and self.negatives != DINUCLEOTIDE_SHUFFLE:
+            raise InputError(f"--negatives-per-positive: goes with {DINUCLEOTIDE_SHUFFLE}")
+        if self.label is not None and not is_simdata(self.positives):
+            raise InputError("--label: goes with a simdata file as --positives")
+
 
 @dataclass(frozen=True)
 class _Example:
+    where: str
     id: str
     codes: np.ndarray
     label: int
@@ -125,6 +141,7 @@ def _read_examples(settings: ImportSettings) -> tuple[list[_Example], list[Site]
         rng = np.random.default_rng(settings.seed)
         negatives = [
             _Example(
+                positive.where,
                 f"{positive.id}_shuffled{copy}",
                 dinucleotide_shuffle(positive.codes, rng),
                 0,
@@ -146,10 +163,11 @@ def _read_examples(settings: ImportSettings) -> tuple[list[_Example], list[Site]
 
 def _read_fasta(path: str, label: int, length: int | None) -> list[_Example]:
     examples: list[_Example] = []
+    name = "stdin" if path == "-" else path
     for record in read_fasta(path):
-        where = f"{path}, line {record.line}: record {record.id!r}"
+        where = f"{name}, line {record.line}: record {record.id!r}"
         codes = _encode(record.sequence, where, length)
-        examples.append(_Example(record.id, codes, label, _chromosome(record.description)))
+        examples.append(_Example(where, record.id, codes, label, _chromosome(record.description)))
         if len(codes) != len(examples[0].codes):
             raise InputError(
                 f"{where} has {len(codes)} bp, the first record {len(examples[0].codes)} bp; "
@@ -168,7 +186,7 @@ def _read_simdata(settings: ImportSettings) -> tuple[list[_Example], list[Site]]
     for record in read_simdata(settings.positives, settings.label):
         where = f"{settings.positives}, line {record.line}: record {record.id!r}"
         codes = _encode(record.sequence, where, None)
-        examples.append(_Example(record.id, codes, record.label, _chromosome(record.id)))
+        examples.append(_Example(where, record.id, codes, record.label, _chromosome(record.id)))
         sites.extend(record.sites)
         if len(codes) != len(examples[0].codes):
             raise InputError(
@@ -196,7 +214,9 @@ def _require_distinct_ids(examples: Sequence[_Example]) -> None:
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:
-            raise InputError(f"the id {example.id!r} occurs twice; ids must be distinct")
+            raise InputError(
+                f"{example.where}: the id {example.id!r} occurs twice; ids must be distinct"
+            )
         seen.add(example.id)
 
 

@@ -36,20 +36,23 @@ def dinucleotide_shuffle(codes: np.ndarray, rng: np.random.Generator) -> np.ndar
     end = int(codes[-1])
     before, after = codes[:-1], codes[1:]
     successors = [after[before == base] for base in range(len(ALPHABET))]
-    orders = [
-        rng.permuted(edges).tolist() if len(edges) > 1 else edges.tolist() for edges in successors
-    ]
-    for base, last in _arborescence(successors, end, rng).items():
-        edges = orders[base]
-        edges.remove(last)
-        edges.append(last)
-    steps = [iter(edges) for edges in orders]
+    # A tree's edge is set aside before the others are permuted; equal edges are interchangeable.
+    tree = _arborescence(successors, end, rng)
+    steps = [iter(_order(edges, tree.get(base), rng)) for base, edges in enumerate(successors)]
     base = int(codes[0])
     path = [base]
     for _ in range(len(after)):
         base = next(steps[base])
         path.append(base)
     return np.array(path, dtype=np.uint8)
+
+
+def _order(edges: np.ndarray, last: int | None, rng: np.random.Generator) -> list[int]:
+    """Return a base's edges in random order, but for the last one where it is given."""
+    if last is None:
+        return rng.permuted(edges).tolist()
+    free = np.delete(edges, np.argmax(edges == last))
+    return [*rng.permuted(free).tolist(), last]
 
 
 def _arborescence(

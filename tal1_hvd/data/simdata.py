@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tal1_hvd.data.dataset import Site
 from tal1_hvd.data.fasta import open_text
-from tal1_hvd.data.files import atomic_file
+from tal1_hvd.data.files import atomic_text
 from tal1_hvd.errors import InputError
 
 _FIXED_COLUMNS = ("seqName", "sequence", "embeddings")
@@ -70,6 +68,10 @@ def read_simdata(path: str | Path, label: str | None = None) -> Iterator[Simulat
             where = f"{path}, line {number}"
             if len(fields) != len(header):
                 raise InputError(f"{where}: expected {len(header)} columns, got {len(fields)}")
+            if fields[0].split() != [fields[0]]:
+                raise InputError(f"{where}: a name must be one word, got {fields[0]!r}")
+            if not fields[1]:
+                raise InputError(f"{where}: record {fields[0]!r} has no sequence")
             if fields[column] not in ("0", "1"):
                 raise InputError(
                     f"{where}: label {header[column]!r} must be 0 or 1, got {fields[column]!r}"
@@ -92,19 +94,12 @@ def write_simdata(path: Path, records: Iterable[SimulatedRecord]) -> int:
         How many were written.
     """
     count = 0
-    with atomic_file(path, "wb") as raw:
-        # No time stamp, so that equal data gives equal bytes.
-        binary = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if path.suffix == ".gz" else raw
-        handle = io.TextIOWrapper(binary, encoding="ascii")
+    with atomic_text(path) as handle:
         handle.write("\t".join((*_FIXED_COLUMNS, "label")) + "\n")
         for record in records:
             embeddings = ",".join(_format_site(site, record.sequence) for site in record.sites)
             handle.write(f"{record.id}\t{record.sequence}\t{embeddings}\t{record.label}\n")
             count += 1
-        handle.flush()
-        handle.detach()
-        if binary is not raw:
-            binary.close()
     return count
 
 

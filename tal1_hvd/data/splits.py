@@ -34,26 +34,34 @@ def stratified_split(labels: np.ndarray, seed: int) -> np.ndarray:
     # scikit-learn takes a second to import.
     from sklearn.model_selection import train_test_split
 
+    # scikit-learn's own seeds end at 32 bits.
+    draws = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
     rows = np.arange(len(labels))
     validation_count = round(VALIDATION_FRACTION * len(rows))
     test_count = round(TEST_FRACTION * len(rows))
+    members: dict[str, np.ndarray] = {}
     try:
-        train, rest = train_test_split(
-            rows, test_size=validation_count + test_count, stratify=labels, random_state=seed
+        members["train"], rest = train_test_split(
+            rows, test_size=validation_count + test_count, stratify=labels, random_state=draws
         )
-        validation, test = train_test_split(
-            rest, test_size=test_count, stratify=labels[rest], random_state=seed
+        members["validation"], members["test"] = train_test_split(
+            rest, test_size=test_count, stratify=labels[rest], random_state=draws
         )
     except ValueError:
-        raise InputError(
-            f"{int(np.sum(labels == 1))} positives and {int(np.sum(labels == 0))} negatives are "
-            "too few for a split into 70 % train, 20 % validation and 10 % test; "
-            "at least 10 of each are needed"
-        ) from None
+        raise _too_few(labels) from None
     splits = np.empty(len(labels), dtype=np.uint8)
-    for name, members in (("train", train), ("validation", validation), ("test", test)):
-        splits[members] = SPLITS[name]
+    for name, chosen in members.items():
+        if len(np.unique(labels[chosen])) < 2:
+            raise _too_few(labels)
+        splits[chosen] = SPLITS[name]
     return splits
+
+
+def _too_few(labels: np.ndarray) -> InputError:
+    return InputError(
+        f"{np.sum(labels == 1)} positives and {np.sum(labels == 0)} negatives are too few for a "
+        "split into 70 % train, 20 % validation and 10 % test; at least 10 of each are needed"
+    )
 
 
 def chromosome_split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from tal1_hvd.errors import InputError
 
@@ -43,7 +44,7 @@ def paper(length: int, seed: int = 0, dtype: str = "float32") -> keras.Model:
             f"model 'paper' needs sequences of at least {shortest} bp, these have {length} bp"
         )
     policy = keras.dtype_policies.get(dtype)
-    convolution_seed, dense_seed = 2 * seed, 2 * seed + 1
+    convolution_seed, dense_seed = map(int, np.random.SeedSequence(seed).generate_state(2))
     codes = keras.Input((length,), dtype="uint8", name="codes")
     # N (code 4) lies outside the four classes and becomes a row of zeros.
     one_hot = keras.ops.one_hot(keras.ops.cast(codes, "int32"), 4, dtype=policy.compute_dtype)

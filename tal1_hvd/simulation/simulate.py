@@ -147,7 +147,7 @@ def _simulate_block(
 
     from tal1_hvd.simulation.background import NumpyBackground
 
-    streams = np.random.SeedSequence([settings.seed, block.label, block.index]).spawn(2)
+    streams = np.random.SeedSequence(settings.seed, spawn_key=(block.label, block.index)).spawn(2)
     background = NumpyBackground(
         settings.length, settings.gc, block.count, np.random.default_rng(streams[0])
     )

@@ -1,0 +1,138 @@
+"""What launchers say through the environment, Horovod's defaults, and this machine's devices."""
+
+from __future__ import annotations
+
+import os
+from unittest import mock
+
+import pytest
+
+from tal1_hvd.distributed.environment import (
+    launched_rank,
+    launched_world_size,
+    set_horovod_defaults,
+)
+from tal1_hvd.errors import InputError
+from tal1_hvd.machine import start_tensorflow, usable_cores
+
+LAUNCHED = [
+    ({"HOROVOD_SIZE": "4", "HOROVOD_RANK": "0"}, 4, 0),
+    ({"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "2"}, 3, 2),
+    ({"PMI_SIZE": "8", "PMI_RANK": "7"}, 8, 7),
+    ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, 2, 1),
+    ({"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}, 1, 0),
+    # mpirun inside a batch job: the inner launcher counts.
+    (
+        {
+            "OMPI_COMM_WORLD_SIZE": "4",
+            "OMPI_COMM_WORLD_RANK": "3",
+            "SLURM_STEP_NUM_TASKS": "1",
+            "SLURM_PROCID": "0",
+        },
+        4,
+        3,
+    ),
+    ({}, None, None),
+    ({"HOROVOD_SIZE": "", "HOROVOD_RANK": "x"}, None, None),
+    # A batch job's allocation is not a launcher.
+    ({"SLURM_NTASKS": "16", "SLURM_JOB_ID": "1"}, None, None),
+    ({"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, None, None),
+]
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    with mock.patch.dict(os.environ, clear=False):
+        yield os.environ
+
+
+@pytest.mark.parametrize(("given", "size", "rank"), LAUNCHED)
+def test_launched(given, size, rank):
+    assert launched_world_size(given) == size
+    assert launched_rank(given) == rank
+
+
+@pytest.mark.parametrize(("given", "size", "rank"), LAUNCHED)
+def test_this_process_by_default(environment, given, size, rank):
+    environment.clear()
+    environment.update(given)
+    assert (launched_world_size(), launched_rank()) == (size, rank)
+
+
+def test_horovod_defaults(environment):
+    environment.clear()
+    set_horovod_defaults()
+    assert dict(environment) == {
+        "HOROVOD_CYCLE_TIME": "0.1",
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+    }
+
+
+@pytest.mark.parametrize("name", ["HOROVOD_CYCLE_TIME", "OMPI_MCA_mpi_yield_when_idle"])
+@pytest.mark.parametrize("value", ["5", "0", ""])
+def test_the_users_own_values_stay(environment, name, value):
+    environment.clear()
+    environment[name] = value
+    set_horovod_defaults()
+    assert environment[name] == value
+    assert len(environment) == 2
+
+
+def test_usable_cores_are_those_this_process_may_use(monkeypatch):
+    assert 1 <= usable_cores() <= os.cpu_count()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7})
+    assert usable_cores() == 3
+
+
+class TestStartTensorflow:
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        """Record what TensorFlow is told instead of telling it: it may run already."""
+        import tensorflow as tf
+
+        calls = {}
+        for module, names in (
+            (
+                tf.config.threading,
+                ("set_intra_op_parallelism_threads", "set_inter_op_parallelism_threads"),
+            ),
+            (tf.config.experimental, ("enable_op_determinism", "set_memory_growth")),
+            (tf.config, ("set_visible_devices",)),
+        ):
+            for name in names:
+                monkeypatch.setattr(
+                    module, name, lambda *given, name=name: calls.update({name: given})
+                )
+        return calls
+
+    def see(self, monkeypatch, gpus):
+        import tensorflow as tf
+
+        monkeypatch.setattr(
+            tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else []
+        )
+
+    @pytest.mark.parametrize(
+        ("threads", "device"), [(1, "CPU (1 thread)"), (2, "CPU (2 threads)")]
+    )
+    def test_cpu(self, monkeypatch, calls, threads, device):
+        self.see(monkeypatch, [])
+        assert start_tensorflow(threads, local_rank=5) == device
+        assert calls == {
+            "set_intra_op_parallelism_threads": (threads,),
+            "set_inter_op_parallelism_threads": (1,),
+            "enable_op_determinism": (),
+        }
+
+    @pytest.mark.parametrize("local_rank", [0, 1])
+    def test_a_gpu_a_local_rank(self, monkeypatch, calls, local_rank):
+        self.see(monkeypatch, ["first", "second"])
+        assert start_tensorflow(1, local_rank) == f"GPU {local_rank}"
+        gpu = ["first", "second"][local_rank]
+        assert calls["set_visible_devices"] == (gpu, "GPU")
+        assert calls["set_memory_growth"] == (gpu, True)
+
+    def test_more_ranks_than_gpus(self, monkeypatch, calls):
+        self.see(monkeypatch, ["first", "second"])
+        with pytest.raises(InputError, match="local rank 2 has no GPU: this machine has 2"):
+            start_tensorflow(1, local_rank=2)
