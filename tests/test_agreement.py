@@ -80,7 +80,7 @@ def test_faults_are_no_input_errors():
 
 def test_single_process():
     assert together(SingleProcess(), lambda: 3) == 3
-    with pytest.raises(AgreedError, match="^wrong$"):
+    with pytest.raises(AgreedError, match=r"^wrong$"):
         together(SingleProcess(), failing("wrong"))
 
 

@@ -187,7 +187,9 @@ class TestHorovodCommunicator:
     def test_arrays(self, join):
         communicator, _ = join(1, [np.array([10.0, 20.0]), np.array([[7]])])
         np.testing.assert_array_equal(communicator.all_reduce_sum(np.array([1.0, 2.0])), [11, 22])
-        np.testing.assert_array_equal(communicator.all_gather(np.array([[8], [9]])), [[7], [8], [9]])
+        np.testing.assert_array_equal(
+            communicator.all_gather(np.array([[8], [9]])), [[7], [8], [9]]
+        )
 
     @pytest.mark.parametrize("rank", [0, 1])
     @pytest.mark.parametrize("other", [None, "", "ü€", {"a": [1, None, 0.1]}])

@@ -112,9 +112,7 @@ class TestStartTensorflow:
             tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else []
         )
 
-    @pytest.mark.parametrize(
-        ("threads", "device"), [(1, "CPU (1 thread)"), (2, "CPU (2 threads)")]
-    )
+    @pytest.mark.parametrize(("threads", "device"), [(1, "CPU (1 thread)"), (2, "CPU (2 threads)")])
     def test_cpu(self, monkeypatch, calls, threads, device):
         self.see(monkeypatch, [])
         assert start_tensorflow(threads, local_rank=5) == device

@@ -261,7 +261,8 @@ REFUSED = {
     "id in both classes": (
         {"n.fa": NEGATIVES + ">chr8:5-9\nACGT\n"}, {}, ["n.fa", "'chr8:5-9'", "twice", "distinct"],
     ),
-    "no shuffle asked for": ({}, SHUFFLED | {"negatives_per_positive": 0}, ["no negatives"]),
+    "no shuffle asked for": ({}, SHUFFLED | {"negatives_per_positive": 0},
+                            ["--negatives-per-positive", "0"]),
     "length 0": ({}, {"length": 0}, ["--length", "0"]),
     "length below 0": ({}, {"length": -3}, ["--length", "-3"]),
     "seed below 0": ({"p.fa": many(20)}, RANDOM | SHUFFLED | {"seed": -1}, ["--seed", "-1"]),

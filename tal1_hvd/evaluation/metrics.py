@@ -38,7 +38,9 @@ class RankedCounts:
 
     @property
     def auprc(self) -> np.ndarray:
-        """Average precision, the step-wise area under precision over recall; NaN without positives.
+        """Average precision, the step-wise area under precision over recall.
+
+        NaN where a class is missing.
 
         Interpolating linearly instead is too optimistic (Davis and Goadrich 2006).
         """
@@ -46,7 +48,8 @@ class RankedCounts:
         precision = _ratio(tp, tp + fp)
         gains = np.diff(self.true_positives)
         # Before the first drawn example precision is 0/0, and nothing is gained.
-        return _ratio(np.sum(np.where(gains > 0, gains * precision, 0), axis=-1), tp[..., -1])
+        area = np.sum(np.where(gains > 0, gains * precision, 0), axis=-1)
+        return np.where(fp[..., -1] > 0, _ratio(area, tp[..., -1]), np.nan)
 
     def recall_at_fdr(self, rate: float) -> np.ndarray:
         """Return the highest recall at which the false discovery rate is at most `rate`."""

@@ -37,7 +37,7 @@ def full_summary(
     """
     scores = scores.astype(np.float64)
     counts = rank(labels, scores)
-    has_positives = bool(np.any(labels == 1))
+    both_classes = len(np.unique(labels)) == 2
     return {
         **summary(labels, scores),
         **intervals(labels, scores, seed),
@@ -45,7 +45,7 @@ def full_summary(
         "ece": expected_calibration_error(labels, scores),
         **{
             f"recall_at_fdr{round(100 * rate):02d}": float(counts.recall_at_fdr(rate))
-            if has_positives
+            if both_classes
             else None
             for rate in _FALSE_DISCOVERY_RATES
         },

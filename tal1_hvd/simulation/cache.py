@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tal1_hvd.data.dataset import FORMAT_VERSION
+from tal1_hvd.data.files import sha256
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
 from tal1_hvd.simulation.settings import SimulationSettings
@@ -41,7 +42,10 @@ def cached_dataset(
     InputError
         The cache cannot be written.
     """
-    key = hashlib.sha256(json.dumps([FORMAT_VERSION, asdict(settings)]).encode()).hexdigest()[:16]
+    identity = [FORMAT_VERSION, asdict(settings)]
+    if settings.motif_file is not None:
+        identity.append(sha256(Path(settings.motif_file)))
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "tal1_hvd" / "datasets"
     target = folder / f"{settings.task}-{key}"

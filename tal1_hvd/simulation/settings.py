@@ -81,5 +81,5 @@ class SimulationSettings:
                 )
         if not 0 <= self.gc <= 1:
             raise InputError(f"--gc: must lie between 0 and 1, got {self.gc}")
-        if self.center > self.length:
+        if self.task == "density-localization" and self.center > self.length:
             raise InputError(f"--center: {self.center} bp is more than --length, {self.length} bp")

@@ -53,6 +53,8 @@ def embedders(settings: SimulationSettings, motifs: Sequence[PWM]) -> Planting:
     if not fewest <= len(motifs) <= most:
         wanted = str(fewest) if fewest == most else f"{fewest} or more"
         raise InputError(f"--motif: {settings.task} takes {wanted}, got {len(motifs)}")
+    if len(set(settings.motifs)) < len(settings.motifs):
+        raise InputError(f"--motif: {' '.join(settings.motifs)} names a motif twice")
     _require_room(settings, motifs)
     return plant(settings, motifs)
 
@@ -122,6 +124,7 @@ def _require_room(settings: SimulationSettings, motifs: Sequence[PWM]) -> None:
     width = max(motif.pwmSize for motif in motifs)
     option, region = "--length", settings.length
     sites = settings.max_sites
+    pair = 0
     if settings.task == "density-localization":
         option, region = "--center", settings.center
     elif settings.task == "single-motif-detection":
@@ -129,9 +132,9 @@ def _require_room(settings: SimulationSettings, motifs: Sequence[PWM]) -> None:
     elif settings.task == "multi-motif-embedding":
         sites = len(motifs)
     elif settings.task == "heterodimer-grammar":
-        sites, width = 1, sum(motif.pwmSize for motif in motifs) + settings.max_spacing
+        sites, pair = 2, sum(motif.pwmSize for motif in motifs) + settings.max_spacing
     # A placed site leaves 2 * width - 1 starts fewer; in the worst case none of these overlap.
-    needed = (sites - 1) * (2 * width - 1) + width
+    needed = max((sites - 1) * (2 * width - 1) + width, pair)
     if region < needed:
         raise InputError(
             f"{option}: {region} bp may not hold {sites} sites of {width} bp without overlap; "

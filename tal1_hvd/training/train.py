@@ -12,6 +12,7 @@ import numpy as np
 
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset
+from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.distributed.optimizer import DistributedOptimizer
 from tal1_hvd.evaluation.metrics import summary
@@ -221,6 +222,11 @@ def _epoch(
         }
     # All ranks go on from the same numbers, so they stop at the same epoch.
     row = communicator.broadcast_json(row)
+    if not np.isfinite(row["train_loss"]) or not np.isfinite(row["validation_loss"]):
+        raise AgreedError(
+            f"--learning-rate: the loss is not finite any more in epoch {row['epoch']}; "
+            f"choose a lower one than {trainer.settings.learning_rate:g}"
+        )
     progress = progress.after_epoch(row, time.perf_counter() - began)
     if progress.best_epoch == progress.epoch:
         best = [np.array(variable) for variable in trainer.model.variables]
