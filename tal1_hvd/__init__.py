@@ -6,9 +6,12 @@ needs them.
 Examples
 --------
 >>> import tal1_hvd
->>> model = tal1_hvd.load("runs/paper")            # doctest: +SKIP
->>> model.predict(["ACGT" * 375])                  # doctest: +SKIP
-array([0.03], dtype=float32)
+>>> tal1_hvd.load("no/such/run")
+Traceback (most recent call last):
+...
+tal1_hvd.errors.InputError: no/such/run: no such run folder
+
+See `tal1_hvd.load` and `tal1_hvd.TrainedModel.predict` for what it does with a run.
 """
 
 from __future__ import annotations

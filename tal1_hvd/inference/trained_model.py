@@ -29,6 +29,15 @@ class TrainedModel:
     model : keras.Model
     length : int
         Of the sequences it takes, in bp.
+
+    Examples
+    --------
+    >>> from tal1_hvd.models.registry import build_model
+    >>> untrained = TrainedModel(build_model("paper", length=60, seed=0))
+    >>> untrained.predict(["ACGT" * 15, "n" * 60, "R" * 60]).shape
+    (3,)
+    >>> untrained.predict(["N" * 60])
+    array([0.5], dtype=float32)
     """
 
     def __init__(self, model: keras.Model):
@@ -127,6 +136,16 @@ def load(run: str | Path) -> TrainedModel:
     ------
     InputError
         There is no run, it is not finished, or its model cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from tal1_hvd.models.registry import build_model
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     build_model("paper", length=60, seed=0).save(f"{run}/model.keras")
+    ...     model = load(run)
+    >>> model.length
+    60
     """
     path = RunFolder(Path(run)).model
     if not Path(run).exists():

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +112,12 @@ class RunFolder:
             raise InputError(f"{self.path}: another process is training into it") from None
         return lock
 
+    def remove_leftovers(self) -> None:
+        """Remove what a killed session had begun to write."""
+        for folder in (self.path, self.path / "checkpoints"):
+            for unfinished in folder.glob(".*.tmp*"):
+                unfinished.unlink(missing_ok=True)
+
     def write_settings(self, settings: TrainSettings) -> None:
         """Replace the settings."""
         with atomic_file(self.config) as handle:
@@ -137,10 +142,10 @@ class RunFolder:
 
     def write_model(self, model: keras.Model) -> None:
         """Write the model in Keras's own format."""
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=".model.") as folder:
-            temporary = Path(folder) / "model.keras"
-            model.save(temporary)
-            temporary.replace(self.model)
+        # Keras insists on the name's ending.
+        temporary = self.path / ".model.tmp.keras"
+        model.save(temporary)
+        temporary.replace(self.model)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read the metrics.

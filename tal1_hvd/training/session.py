@@ -200,13 +200,15 @@ def _open(
     """Create the run folder, or take it over with its last checkpoint; lock it for this session."""
     if not resume:
         RunFolder.create(folder.path, plan.settings, manifest)
-    stack.enter_context(folder.lock())
-    if not resume or not folder.last.exists():
+        stack.enter_context(folder.lock())
         return None
-    checkpoint = load_checkpoint(folder.last)
-    if not checkpoint.progress.finished(plan.settings.epochs, plan.settings.patience):
-        # Metrics mark a finished run, which this one is not any more.
-        folder.metrics.unlink(missing_ok=True)
+    stack.enter_context(folder.lock())
+    checkpoint = load_checkpoint(folder.last) if folder.last.exists() else None
+    if _is_finished(folder, plan, checkpoint):
+        return checkpoint
+    # Metrics mark a finished run, which this one is not any more if it has more epochs now.
+    folder.metrics.unlink(missing_ok=True)
+    folder.remove_leftovers()
     folder.write_settings(plan.settings)
     folder.write_manifest(manifest)
     return checkpoint

@@ -1,0 +1,49 @@
+"""How many ranks to start, and what is missing to start them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from tal1_hvd.distributed import launch
+from tal1_hvd.distributed.launch import launch_ranks, ranks_from
+from tal1_hvd.errors import InputError
+
+
+@pytest.mark.parametrize(("text", "ranks"), [("1", 1), ("2", 2), ("16", 16), ("007", 7)])
+def test_number(text, ranks):
+    assert ranks_from(text) == ranks
+
+
+@pytest.mark.parametrize(("cores", "ranks"), [(1, 1), (2, 2), (4, 4), (5, 4), (128, 4)])
+def test_auto_is_a_rank_a_core_and_at_most_4(monkeypatch, cores, ranks):
+    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
+    assert ranks_from("auto") == ranks
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "00", "-1", "+2", "2.0", "1e1", "", " 2", "2 ", "Auto", "all", "²", "٢", "0x2"]
+)
+def test_neither(text):
+    with pytest.raises(InputError) as caught:
+        ranks_from(text)
+    assert str(caught.value) == f"--ranks: expected a number above 0 or auto, got {text!r}"
+
+
+def start():
+    launch_ranks([sys.executable, "-c", ""], 2, {}, lambda line: True)
+
+
+def test_horovod_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    with pytest.raises(InputError, match="--ranks: several ranks need Horovod; launch/setup"):
+        start()
+
+
+def test_no_launcher_is_installed(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(launch, "_program", lambda name: None)
+    with pytest.raises(InputError, match="--ranks: found neither mpirun nor horovodrun"):
+        start()

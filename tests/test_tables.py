@@ -1,0 +1,146 @@
+"""The tables that people read: every figure, nothing cut off, plain text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tal1_hvd.cli.tables import show_evaluation, show_metrics
+from tal1_hvd.published import PUBLISHED
+
+TEST = {
+    "n": 2000,
+    "accuracy": 0.96154,
+    "loss": 0.10231,
+    "auroc": 0.99312,
+    "auprc": 0.98765,
+    "auroc_ci95": [0.99101, 0.99502],
+    "auprc_ci95": [0.98503, 0.99004],
+    "accuracy_ci95": [0.95305, 0.97006],
+    "brier": 0.02871,
+    "ece": 0.01129,
+    "recall_at_fdr05": 0.93412,
+    "recall_at_fdr10": 0.97123,
+    "recall_at_fdr20": 0.99834,
+}
+NO_RANKING = {"auroc": None, "auprc": None, "auroc_ci95": None, "auprc_ci95": None}
+METRICS = {
+    "test": TEST,
+    "train_seconds": 12.3456,
+    "epochs": 50,
+    "best_epoch": 47,
+    "examples_per_second": 56789.4,
+    "world_size": 4,
+    "global_batch_size": 256,
+    "strategy": "horovod",
+    "model": "paper",
+}
+PUBLISHED_FIGURES = {f"{p.accuracy:.4f}" for p in PUBLISHED}
+
+
+@pytest.fixture(params=[{}, {"FORCE_COLOR": "1", "TERM": "xterm-256color"}], ids=["pipe", "colour"])
+def show(request, monkeypatch, capsys):
+    """Return a function that shows a table in 80 columns and returns its rows as lists of words."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, value in request.param.items():
+        monkeypatch.setenv(name, value)
+
+    def shown(function, *args):
+        function(*args)
+        text = capsys.readouterr().out
+        assert "\x1b" not in text
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= 80
+        return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line.strip()]
+
+    return shown
+
+
+def metrics_table(show, task="density-localization", **changes):
+    return show(show_metrics, METRICS | changes, {"dataset": {"task": task}})
+
+
+def test_run_beside_the_published(show):
+    rows = metrics_table(show)
+    assert rows[0] == ["this run", *["published"] * 4]
+    assert rows[1] == ["4 ranks", *(p.name for p in PUBLISHED)]
+    for key, name in (
+        ("accuracy", "test accuracy"),
+        ("loss", "test loss"),
+        ("auroc", "test auROC"),
+        ("auprc", "test auPRC"),
+    ):
+        assert [name, f"{TEST[key]:.4f}", *(f"{getattr(p, key):.4f}" for p in PUBLISHED)] in rows
+    assert ["training time", "12.35 s", *(f"{p.train_seconds:.2f} s" for p in PUBLISHED)] in rows
+    assert rows[-2:] == [
+        ["95 % intervals: accuracy 0.953-0.970, auROC 0.991-0.995, auPRC 0.985-0.990"],
+        ["50 epochs, best 47; 56,789 examples a second; global batch 256"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("presence", "paper"), ("imported", "paper"), ("density-localization", "another")],
+)
+def test_another_experiment_stands_alone(show, task, model):
+    rows = metrics_table(show, task, model=model)
+    assert rows[0] == ["this run"]
+    assert ["test accuracy", "0.9615"] in rows
+    assert not any("published" in row for row in rows)
+    assert not PUBLISHED_FIGURES & {cell for row in rows for cell in row}
+
+
+@pytest.mark.parametrize(("ranks", "said"), [(1, "1 rank"), (2, "2 ranks"), (128, "128 ranks")])
+def test_ranks(show, ranks, said):
+    assert metrics_table(show, world_size=ranks)[1][0] == said
+
+
+def test_run_without_a_test_split(show):
+    rows = metrics_table(show, test=None)
+    assert not any("test" in row[0] or "intervals" in row[0] for row in rows)
+    assert any(row[:2] == ["training time", "12.35 s"] for row in rows)
+
+
+def test_single_class_test_split(show):
+    rows = metrics_table(show, test=TEST | NO_RANKING)
+    assert any(row[:2] == ["test auROC", "-"] for row in rows)
+    assert ["95 % intervals: accuracy 0.953-0.970, auROC -, auPRC -"] in rows
+
+
+@pytest.mark.parametrize("seconds", [0.001, 9.999, 86_400.0, 1e6])
+def test_training_time_stays_whole(show, seconds):
+    assert any(
+        row[:2] == ["training time", f"{seconds:.2f} s"]
+        for row in metrics_table(show, train_seconds=seconds)
+    )
+
+
+def test_evaluation(show):
+    rows = show(show_evaluation, TEST, "test, 2,000 sequences")
+    assert rows[0] == ["test, 2,000 sequences", "value", "95 % interval"]
+    assert rows[2:] == [
+        ["accuracy", "0.9615", "0.953-0.970"],
+        ["loss", "0.1023", "-"],
+        ["auROC", "0.9931", "0.991-0.995"],
+        ["auPRC", "0.9877", "0.985-0.990"],
+        ["Brier score", "0.0287", "-"],
+        ["calibration error", "0.0113", "-"],
+        ["recall at 5 % FDR", "0.9341", "-"],
+        ["recall at 10 % FDR", "0.9712", "-"],
+        ["recall at 20 % FDR", "0.9983", "-"],
+    ]
+
+
+def test_evaluation_of_a_single_class(show):
+    recalls = dict.fromkeys(["recall_at_fdr05", "recall_at_fdr10", "recall_at_fdr20"])
+    rows = show(show_evaluation, TEST | NO_RANKING | recalls, "all, 3 sequences")
+    for name in ("auROC", "auPRC", "recall at 5 % FDR", "recall at 20 % FDR"):
+        assert [name, "-", "-"] in rows
+
+
+@pytest.mark.parametrize(
+    "title", ["validation, 1,000,000 sequences", "[red]all[/red], 3 sequences"]
+)
+def test_title_as_it_is(show, title):
+    assert show(show_evaluation, TEST, title)[0][0] == title

@@ -1,0 +1,180 @@
+"""Settings of a run: the published defaults, what is refused, and their file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from tal1_hvd.errors import InputError
+from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
+
+OTHER = TrainSettings(
+    data="some/data",
+    epochs=3,
+    batch_size=8,
+    accumulation=2,
+    learning_rate=1e-5,
+    warmup_examples=0,
+    seed=2**40,
+    threads=3,
+    strategy="single",
+    patience=4,
+    precision="mixed",
+    shuffle="shard",
+    compression="fp16",
+    stall_timeout=0.5,
+)
+
+
+def test_defaults_are_the_published_experiments():
+    settings = TrainSettings()
+    assert (settings.model, settings.epochs, settings.batch_size) == ("paper", 50, 64)
+    assert (settings.learning_rate, settings.accumulation) == (1e-3, 1)
+    assert (settings.seed, settings.shuffle, settings.precision) == (0, "global", "float32")
+    assert settings.patience is None
+    assert settings.data is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 1},
+        {"batch_size": 1},
+        {"seed": 0},
+        {"warmup_examples": 0},
+        {"stall_timeout": 0},
+        {"patience": None},
+        {"patience": 1},
+        {"threads": None},
+        {"learning_rate": 1e-30},
+        {"strategy": "horovod"},
+    ],
+)
+def test_limits_are_allowed(given):
+    assert dataclasses.asdict(TrainSettings(**given)).items() >= given.items()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"epochs": 0}, "--epochs: must be at least 1, got 0"),
+        ({"batch_size": 0}, "--batch-size: must be at least 1, got 0"),
+        ({"batch_size": -64}, "--batch-size: must be at least 1, got -64"),
+        ({"accumulation": 0}, "--accumulation: must be at least 1, got 0"),
+        ({"warmup_examples": -1}, "--warmup-examples: must be at least 0, got -1"),
+        ({"seed": -1}, "--seed: must be at least 0, got -1"),
+        ({"threads": 0}, "--threads: must be at least 1, got 0"),
+        ({"patience": 0}, "--patience: must be at least 1, got 0"),
+        ({"stall_timeout": -1.5}, "--stall-timeout: must be at least 0, got -1.5"),
+        ({"learning_rate": 0.0}, "--learning-rate: must be above 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "--learning-rate: must be above 0, got nan"),
+        ({"learning_rate": float("inf")}, "--learning-rate: must be above 0, got inf"),
+        ({"model": "papper"}, "--model: 'papper' is none of paper"),
+        ({"strategy": "mpi"}, "--strategy: 'mpi' is none of auto, horovod, single"),
+        ({"precision": "half"}, "--precision: 'half' is none of float32, float64, mixed"),
+        ({"shuffle": "none"}, "--shuffle: 'none' is none of global, shard"),
+        ({"compression": "zip"}, "--compression: 'zip' is none of none, fp16"),
+    ],
+)
+def test_refused(given, text):
+    with pytest.raises(InputError) as caught:
+        TrainSettings(**given)
+    assert str(caught.value).startswith(text)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainSettings().epochs = 3
+
+
+class TestFile:
+    @pytest.fixture
+    def file(self, tmp_path):
+        return tmp_path / "config.yaml"
+
+    @pytest.mark.parametrize("settings", [TrainSettings(), OTHER], ids=["defaults", "others"])
+    def test_round_trip(self, file, settings):
+        file.write_text(settings.to_yaml())
+        assert TrainSettings.from_yaml(file) == settings
+
+    def test_every_setting_is_written_as_its_flag_is_called(self):
+        names = list(yaml.safe_load(TrainSettings().to_yaml()))
+        assert names == [f.name.replace("_", "-") for f in dataclasses.fields(TrainSettings)]
+        assert "batch-size" in names
+
+    def test_settings_left_out_have_their_defaults(self, file):
+        file.write_text("epochs: 7\nbatch-size: 16\n")
+        assert TrainSettings.from_yaml(file) == TrainSettings(epochs=7, batch_size=16)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "epochs",
+            "- epochs: 3",
+            "{epochs: 3",
+            "epochs: [3]",
+            "epochs: ten",
+            "3: 3",
+            "learning-rate: fast",
+        ],
+    )
+    def test_damaged(self, file, text):
+        file.write_text(text)
+        with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
+            TrainSettings.from_yaml(file)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "epochs:",
+            "epochs: 2.5",
+            "batch-size: 64.0",
+            "seed: 1.5",
+            "seed:",
+            "threads: 1.5",
+            "data: 5",
+            "stall-timeout:",
+        ],
+    )
+    def test_other_types(self, file, text):
+        file.write_text(text)
+        with pytest.raises(InputError):
+            TrainSettings.from_yaml(file)
+
+    def test_unknown_setting(self, file):
+        file.write_text("epochs: 3\nepoch: 3\n")
+        with pytest.raises(InputError, match=r"config\.yaml: unknown setting 'epoch'"):
+            TrainSettings.from_yaml(file)
+
+    def test_refused_value(self, file):
+        file.write_text("epochs: 0\n")
+        with pytest.raises(InputError, match="--epochs: must be at least 1, got 0"):
+            TrainSettings.from_yaml(file)
+
+    def test_missing(self, file):
+        with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
+            TrainSettings.from_yaml(file)
+
+    def test_not_text(self, file):
+        file.write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
+            TrainSettings.from_yaml(file)
+
+
+def test_differences():
+    base = TrainSettings()
+    assert base.differences(TrainSettings()) == {}
+    other = dataclasses.replace(base, epochs=7, patience=2)
+    assert other.differences(base) == {"epochs": (7, 50), "patience": (2, None)}
+    assert base.differences(other) == {"epochs": (50, 7), "patience": (None, 2)}
+    # All but the model, of which there may be only one.
+    assert len(OTHER.differences(base)) == len(dataclasses.fields(base)) - 1
+
+
+def test_changeable_are_settings_that_do_not_decide_what_is_computed():
+    names = {field.name for field in dataclasses.fields(TrainSettings)}
+    assert names >= CHANGEABLE
+    assert not CHANGEABLE & {"model", "seed", "learning_rate", "batch_size", "precision", "shuffle"}
