@@ -1,0 +1,286 @@
+"""Checkpoints come back bit by bit, or are refused; a run's progress decides how it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+from tal1_hvd.errors import InputError
+from tal1_hvd.training import checkpoint
+from tal1_hvd.training.checkpoint import (
+    FORMAT_VERSION,
+    Progress,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+)
+
+MODEL = [
+    np.array([[0.1, -0.0], [np.inf, 1e-45]], dtype=np.float32),
+    np.array([np.nan, -1e308, 1 / 3]),
+]
+OPTIMIZER = [np.int64(12_345_678_901), np.float32(1e-3), np.zeros((0, 2), np.float32)]
+BEST = [array[::-1].copy() for array in MODEL]
+PROGRESS = Progress(
+    epoch=3,
+    best_epoch=2,
+    best_loss=0.1 + 0.2,
+    train_seconds=1 / 3,
+    history=[{"epoch": 1, "validation_loss": 1e-17, "validation_auroc": None}],
+)
+
+
+def variables(arrays):
+    return [keras.Variable(array, dtype=array.dtype.name) for array in arrays]
+
+
+def bits(arrays):
+    return [(array.dtype, array.shape, array.tobytes()) for array in map(np.asarray, arrays)]
+
+
+def contents(loaded):
+    groups = [bits(group) for group in (loaded.model, loaded.optimizer, loaded.best)]
+    return [json.dumps(dataclasses.asdict(loaded.progress)), *groups]
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, PROGRESS, variables(MODEL), variables(OPTIMIZER), BEST)
+    return path
+
+
+def members(path):
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+def refused(path, text="not a checkpoint, or damaged"):
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: {text}")
+
+
+class TestRoundTrip:
+    def test_bit_by_bit(self, path):
+        loaded = load_checkpoint(path)
+        assert bits(loaded.model) == bits(MODEL)
+        assert bits(loaded.optimizer) == bits(OPTIMIZER)
+        assert bits(loaded.best) == bits(BEST)
+        assert loaded.progress == PROGRESS
+
+    def test_before_the_first_epoch(self, tmp_path):
+        save_checkpoint(tmp_path / "x.npz", Progress(), variables(MODEL), [], [])
+        loaded = load_checkpoint(tmp_path / "x.npz")
+        assert loaded.progress == Progress()
+        assert (loaded.optimizer, loaded.best) == ([], [])
+
+    def test_more_than_ten_variables_keep_their_order(self, tmp_path):
+        arrays = [np.float32(i) for i in range(25)]
+        save_checkpoint(tmp_path / "x.npz", Progress(), variables(arrays), [], [])
+        assert [int(array) for array in load_checkpoint(tmp_path / "x.npz").model] == list(range(25))
+
+    def test_restore(self, path):
+        loaded = load_checkpoint(path)
+        targets = variables([np.ones_like(array) for array in MODEL])
+        restore(path, targets, loaded.model)
+        assert bits(targets) == bits(MODEL)
+
+    def test_nothing_is_pickled(self, path):
+        assert all(array.dtype != object for array in members(path).values())
+
+
+class TestDamage:
+    @pytest.mark.parametrize("part", np.linspace(0, 0.999, 12))
+    def test_truncated(self, path, part):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(part * len(whole))])
+        refused(path)
+
+    @pytest.mark.parametrize("missing", [1, 2, 21, 22, 23, 100])
+    def test_truncated_by_a_few_bytes(self, path, missing):
+        path.write_bytes(path.read_bytes()[:-missing])
+        refused(path)
+
+    def test_flipped_bits(self, path):
+        """A flipped bit is noticed, or it stands where it does not matter."""
+        whole, undamaged = path.read_bytes(), contents(load_checkpoint(path))
+        rng = np.random.default_rng(0)
+        wrong = {}
+        for position, bit in enumerate(rng.integers(8, size=len(whole))):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                if contents(load_checkpoint(path)) != undamaged:
+                    wrong[position, int(bit)] = "other contents"
+            except InputError:
+                pass
+            except Exception as error:
+                wrong[position, int(bit)] = repr(error)
+        assert wrong == {}
+
+    @pytest.mark.parametrize("member", ["note", "model/1", "model/0", "optimizer/0", "best/0"])
+    def test_missing_member(self, path, member):
+        arrays = members(path)
+        del arrays[member]
+        np.savez(path, **arrays)
+        if member == "model/1":
+            # Then it is a checkpoint of a smaller model.
+            with pytest.raises(InputError, match="holds other variables"):
+                restore(path, variables(MODEL), load_checkpoint(path).model)
+        else:
+            refused(path)
+
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a checkpoint\n", b"\x80\x04N."])
+    def test_other_files(self, path, content):
+        path.write_bytes(content)
+        refused(path)
+
+    def test_single_array(self, path):
+        with path.open("wb") as handle:
+            np.save(handle, np.zeros(3))
+        refused(path)
+
+    def test_missing_or_folder(self, tmp_path):
+        refused(tmp_path / "none.npz")
+        refused(tmp_path)
+
+    @pytest.mark.parametrize(
+        "note",
+        [
+            b"{",
+            b"\xff",
+            b"[]",
+            b"null",
+            b"{}",
+            b'{"format_version": 1}',
+            b'{"format_version": 1, "progress": 3}',
+            b'{"format_version": 1, "progress": {"epochs": 3}}',
+        ],
+    )
+    def test_notes_of_others(self, path, note):
+        np.savez(path, **members(path) | {"note": np.frombuffer(note, np.uint8)})
+        refused(path)
+
+    @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, "1", None])
+    def test_other_versions(self, path, version):
+        note = json.dumps({"format_version": version, "progress": {}}).encode()
+        np.savez(path, **members(path) | {"note": np.frombuffer(note, np.uint8)})
+        refused(path, f"checkpoint format version {version!r}, this version reads 1")
+
+    @pytest.mark.parametrize("member", ["model/0", "note", "best/0"])
+    def test_pickle_is_not_opened(self, path, tmp_path, member):
+        trap = tmp_path / "sprung"
+
+        class Trap:
+            def __reduce__(self):
+                return trap.touch, ()
+
+        np.savez(path, allow_pickle=True, **members(path) | {member: np.array([Trap()])})
+        refused(path)
+        assert not trap.exists()
+
+    def test_pickle_in_place_of_the_file(self, path, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return (tmp_path / "sprung").touch, ()
+
+        path.write_bytes(pickle.dumps(Trap()))
+        refused(path)
+        assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        MODEL[:1],
+        [*MODEL, MODEL[0]],
+        MODEL[::-1],
+        [MODEL[0].T.reshape(4), MODEL[1]],
+        [MODEL[0].astype(np.float64), MODEL[1]],
+        [],
+    ],
+    ids=["fewer", "more", "other order", "other shape", "other dtype", "none"],
+)
+def test_other_models_checkpoint(path, others):
+    targets = variables(MODEL)
+    with pytest.raises(InputError, match="holds other variables than this run's"):
+        restore(path, targets, others)
+    assert bits(targets) == bits(MODEL)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr
+)
+def test_interrupted_write_keeps_the_one_before(path, monkeypatch, error):
+    before = path.read_bytes()
+
+    def interrupted(handle, **arrays):
+        handle.write(b"PK half a checkpoint")
+        handle.flush()
+        raise error
+
+    monkeypatch.setattr(checkpoint.np, "savez", interrupted)
+    with pytest.raises(type(error)):
+        save_checkpoint(path, Progress(epoch=9), variables(MODEL), [], [])
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["last.npz"]
+
+
+class TestProgress:
+    def after(self, *losses):
+        progress = Progress()
+        for i, loss in enumerate(losses):
+            progress = progress.after_epoch({"validation_loss": loss}, float(i + 1))
+        return progress
+
+    @pytest.mark.parametrize(
+        ("losses", "best"),
+        [
+            ([], (0, None)),
+            ([0.5], (1, 0.5)),
+            ([0.5, 0.4, 0.6], (2, 0.4)),
+            ([0.5, 0.5], (1, 0.5)),
+            ([0.5, 0.4, 0.4, 0.3], (4, 0.3)),
+            ([0.5, math.nan], (1, 0.5)),
+            ([math.inf, 0.7], (2, 0.7)),
+        ],
+    )
+    def test_best_epoch(self, losses, best):
+        progress = self.after(*losses)
+        assert (progress.best_epoch, progress.best_loss) == best
+        assert progress.epoch == len(progress.history) == len(losses)
+        assert progress.train_seconds == len(losses)
+
+    def test_history_grows_in_a_copy(self):
+        first = self.after(0.5)
+        second = first.after_epoch({"validation_loss": 0.4}, 2.0)
+        assert first.history == [{"validation_loss": 0.5}]
+        assert second.history == [{"validation_loss": 0.5}, {"validation_loss": 0.4}]
+
+    @pytest.mark.parametrize(
+        ("losses", "epochs", "patience", "finished"),
+        [
+            ([], 1, None, False),
+            ([], 1, 1, False),
+            ([0.5], 1, None, True),
+            ([0.5], 2, None, False),
+            ([0.5] * 9, 10, None, False),
+            ([0.5, 0.4], 10, 1, False),
+            ([0.5, 0.5], 10, 1, True),
+            ([0.5, 0.6], 10, 2, False),
+            ([0.5, 0.6, 0.7], 10, 2, True),
+            ([0.5, 0.6, 0.4, 0.5], 10, 2, False),
+            ([0.5, 0.4, 0.3], 2, None, True),
+        ],
+    )
+    def test_finished(self, losses, epochs, patience, finished):
+        assert self.after(*losses).finished(epochs, patience) is finished
