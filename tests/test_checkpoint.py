@@ -112,9 +112,11 @@ class TestDamage:
     def test_flipped_bits(self, path):
         """A flipped bit is noticed, or it stands where it does not matter."""
         whole, undamaged = path.read_bytes(), contents(load_checkpoint(path))
-        rng = np.random.default_rng(0)
+        # A third of the bytes of the arrays, and all of the directory behind them.
+        positions = [*range(0, len(whole) - 600, 3), *range(len(whole) - 600, len(whole))]
+        bits = np.random.default_rng(0).integers(8, size=len(positions))
         wrong = {}
-        for position, bit in enumerate(rng.integers(8, size=len(whole))):
+        for position, bit in zip(positions, bits, strict=True):
             damaged = bytearray(whole)
             damaged[position] ^= 1 << bit
             path.write_bytes(damaged)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from tal1_hvd import __version__
 from tal1_hvd.data.dataset import Site, create_dataset, open_dataset
 from tal1_hvd.data.encoding import decode, encode
 from tal1_hvd.data.files import sha256
-from tal1_hvd.errors import InputError
+from tests.helpers import names, refused
 
 SEQUENCES = ["ACGTN", "AAAAA", "CAGCT", "TTTGN"]
 LABELS = [1, 1, 0, 0]
@@ -20,22 +19,6 @@ SPLITS = [0, 1, 0, 2]
 IDS = ["p0", "p1", "n0", "n1"]
 SITES = [Site("p0", 1, 4, "TAL1_known4", "+"), Site("n1", 0, 5, "GATA1", "-")]
 DATA_FILES = ["ids.txt", "labels.npy", "sequences.npy", "sites.bed", "splits.npy"]
-
-
-@contextmanager
-def refused(*words):
-    """Expect an InputError of one line that holds all the words."""
-    with pytest.raises(InputError) as caught:
-        yield
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert str(word) in text
-
-
-def names(folder):
-    """Return everything in a folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def make(out, **changes):

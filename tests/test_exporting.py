@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from tal1_hvd.data.encoding import encode
 from tal1_hvd.data.exporting import export_dataset
 from tal1_hvd.data.fasta import read_fasta
 from tal1_hvd.data.importing import ImportSettings, import_dataset
-from tal1_hvd.errors import InputError
+from tests.helpers import names, refused
 
 SEQUENCES = ["ACGTN", "AAAAA", "CAGCT", "TTTGN"]
 SITES = [
@@ -24,22 +23,6 @@ SITES = [
     Site("p0", 1, 4, "TAL1_known4", "+"),
     Site("p0", 3, 4, "x", "-"),
 ]
-
-
-@contextmanager
-def refused(*words):
-    """Expect an InputError of one line that holds all the words."""
-    with pytest.raises(InputError) as caught:
-        yield
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert str(word) in text
-
-
-def names(folder):
-    """Return everything in a folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,24 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal1_hvd.data.fasta import Record, open_text, read_fasta, write_fasta
-from tal1_hvd.errors import InputError
+from tests.helpers import refused
 
 properties = settings(derandomize=True, deadline=None, max_examples=80)
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
 TWO = b">a first one\nACGT\nAC\n>b\nNN\n"
 TWO_RECORDS = [Record("a", "a first one", "ACGTAC", 1), Record("b", "b", "NN", 4)]
-
-
-@contextmanager
-def refused(*words):
-    """Expect an InputError of one line that holds all the words."""
-    with pytest.raises(InputError) as caught:
-        yield
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert str(word) in text
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 import pytest
 
@@ -16,22 +15,7 @@ from tal1_hvd.data.files import (
     sync,
 )
 from tal1_hvd.errors import InputError
-
-
-@contextmanager
-def refused(*words):
-    """Expect an InputError of one line that holds all the words."""
-    with pytest.raises(InputError) as caught:
-        yield
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert str(word) in text
-
-
-def names(folder):
-    """Return everything in a folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())
+from tests.helpers import names, refused
 
 
 @pytest.fixture

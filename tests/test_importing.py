@@ -6,7 +6,6 @@ import gzip
 import io
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tal1_hvd.data.importing import (
     import_dataset,
     is_simdata,
 )
-from tal1_hvd.errors import InputError
+from tests.helpers import names, refused
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -32,22 +31,6 @@ RANDOM = {"split": "random", "test_chroms": (), "valid_chroms": ()}
 SHUFFLED = {"negatives": DINUCLEOTIDE_SHUFFLE}
 FROM_SIMDATA = {"positives": "x.simdata", "negatives": None}
 SIMDATA = "seqName\tsequence\tembeddings\tlabel\n"
-
-
-@contextmanager
-def refused(*words):
-    """Expect an InputError of one line that holds all the words."""
-    with pytest.raises(InputError) as caught:
-        yield
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert str(word) in text
-
-
-def names(folder):
-    """Return everything in a folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def stand_in_for_stdin(monkeypatch, text):

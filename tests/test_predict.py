@@ -159,7 +159,7 @@ def sequences(small_data):
 def fasta(sequences, newline="\n", width=None):
     lines = []
     for name, sequence in sequences.items():
-        step = width or len(sequence)
+        step = width or max(1, len(sequence))
         lines += [f">{name}", *(sequence[i : i + step] for i in range(0, len(sequence), step))]
     return "".join(line + newline for line in lines).encode()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from simdna import random as simdna_random
 
 from tal1_hvd.data.dataset import Site
 from tal1_hvd.data.simdata import SimulatedRecord, read_simdata, write_simdata
-from tal1_hvd.errors import InputError
+from tests.helpers import names, refused
 
 properties = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -30,22 +29,6 @@ RECORDS = [
     ),
     SimulatedRecord("s1", "ACGT", (), 0, 3),
 ]
-
-
-@contextmanager
-def refused(*words):
-    """Expect an InputError of one line that holds all the words."""
-    with pytest.raises(InputError) as caught:
-        yield
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert str(word) in text
-
-
-def names(folder):
-    """Return everything in a folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,19 +9,9 @@ from hypothesis import strategies as st
 
 from tal1_hvd.data.splits import chromosome_split, stratified_split
 from tal1_hvd.errors import InputError
+from tests.helpers import refused
 
 properties = settings(derandomize=True, deadline=None, max_examples=50)
-
-
-@contextmanager
-def refused(*words):
-    """Expect an InputError of one line that holds all the words."""
-    with pytest.raises(InputError) as caught:
-        yield
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert str(word) in text
 
 
 def labels_of(positives, negatives):
