@@ -102,9 +102,12 @@ def _launcher(count: int) -> list[str]:
     mpirun = _program("mpirun")
     if mpirun is not None:
         as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        # Ranks of one machine talk through shared memory; threads are kept apart by the scheduler.
-        transport = ["--mca", "btl", "self,vader", "--bind-to", "none", "--oversubscribe"]
-        return [mpirun, *as_root, *transport, "-np", str(count)]
+        # Ranks of one machine talk through shared memory, without the kernel's copying between
+        # processes, which containers forbid; threads are kept apart by the scheduler.
+        transport = ["--mca", "btl", "self,vader"]
+        transport += ["--mca", "btl_vader_single_copy_mechanism", "none"]
+        placement = ["--bind-to", "none", "--oversubscribe"]
+        return [mpirun, *as_root, *transport, *placement, "-np", str(count)]
     horovodrun = _program("horovodrun")
     if horovodrun is not None:
         return [horovodrun, "--gloo", "-np", str(count)]
