@@ -16,16 +16,16 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    from tal1_hvd.distributed.communicator import connect
+    from tal1_hvd.distributed.communicator import HorovodCommunicator
 
-    communicator = connect("horovod")
+    communicator = HorovodCommunicator()
     total = communicator.all_reduce_sum(tf.constant([communicator.rank + 1.0]))
     expected = communicator.size * (communicator.size + 1) / 2
     ok = bool(np.all(total.numpy() == expected))
     if communicator.rank == 0:
-        maps = Path("/proc/self/maps").read_text()
-        library = re.search(r"\S*libmpi\.so\S*", maps)
-        carrier = library.group() if library else "Gloo"
+        library = re.search(r"\S*libmpi\.so\S*", Path("/proc/self/maps").read_text())
+        over_mpi = communicator.controller == "MPI" and library is not None
+        carrier = f"MPI ({library.group()})" if over_mpi else communicator.controller
         print(
             f"{'ok' if ok else 'wrong sum'}: {communicator.size}-rank all-reduce, Horovod "
             f"{version('horovod')}, TensorFlow {tf.__version__}, {carrier}",

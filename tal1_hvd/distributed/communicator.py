@@ -91,7 +91,13 @@ class SingleProcess:
 
 
 class HorovodCommunicator:
-    """The ranks that horovodrun, mpirun or srun started, over MPI, Gloo or NCCL."""
+    """The ranks that horovodrun, mpirun or srun started, over MPI, Gloo or NCCL.
+
+    Attributes
+    ----------
+    controller : {"MPI", "Gloo"}
+        What the ranks agree over.
+    """
 
     name = "horovod"
 
@@ -110,6 +116,7 @@ class HorovodCommunicator:
         self.size = hvd.size()
         self.local_rank = hvd.local_rank()
         self.local_size = hvd.local_size()
+        self.controller = "MPI" if hvd.mpi_enabled() else "Gloo"
 
     def all_reduce_sum(self, tensor: tf.Tensor) -> tf.Tensor:
         """Return the element-wise sum over ranks (ring all-reduce)."""

@@ -34,7 +34,7 @@ def make_manifest(
     -------
     dict
         versions, host, command, start (ISO 8601, UTC), world size, global batch size, each rank's
-        host, process, device and seed, and the dataset's path and fingerprint.
+        host, process, device and seed, and the dataset's path, task, parameters and fingerprint.
     """
     own = {
         "rank": communicator.rank,
@@ -57,6 +57,7 @@ def make_manifest(
         "dataset": {
             "path": str(dataset.path.resolve()),
             "task": dataset.description["task"],
+            "parameters": dataset.description["parameters"],
             "fingerprint": dataset.fingerprint,
         },
     }
