@@ -33,9 +33,7 @@ class Follower(SingleProcess):
 
 
 def make_model(*first):
-    return keras.Sequential(
-        [*first, keras.layers.Dense(2), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
-    )
+    return keras.Sequential([*first, keras.layers.Dense(1), keras.layers.BatchNormalization()])
 
 
 def fit(model, callbacks, epochs=2, rate=0.0):

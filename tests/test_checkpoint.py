@@ -16,9 +16,11 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.training import checkpoint
 from tal1_hvd.training.checkpoint import (
     FORMAT_VERSION,
+    Checkpoint,
     Progress,
+    assign,
     load_checkpoint,
-    restore,
+    require_fit,
     save_checkpoint,
 )
 
@@ -28,12 +30,17 @@ MODEL = [
 ]
 OPTIMIZER = [np.int64(12_345_678_901), np.float32(1e-3), np.zeros((0, 2), np.float32)]
 BEST = [array[::-1].copy() for array in MODEL]
+MEMBERS = [
+    f"{group}/{i}"
+    for group, arrays in (("model", MODEL), ("optimizer", OPTIMIZER), ("best", BEST))
+    for i in range(len(arrays))
+]
 PROGRESS = Progress(
     epoch=3,
     best_epoch=2,
     best_loss=0.1 + 0.2,
     train_seconds=1 / 3,
-    history=[{"epoch": 1, "validation_loss": 1e-17, "validation_auroc": None}],
+    history=[{"epoch": i, "validation_loss": i * 1e-17, "auroc": None} for i in (1, 2, 3)],
 )
 
 
@@ -62,6 +69,19 @@ def members(path):
         return dict(archive)
 
 
+@pytest.fixture(scope="module")
+def resume():
+    """Load and check as a resumed run does, and return all that it then goes on from."""
+    model, optimizer = variables(MODEL), variables(OPTIMIZER)
+
+    def resume(path):
+        loaded = load_checkpoint(path)
+        require_fit(path, loaded, model, optimizer)
+        return contents(loaded)
+
+    return resume
+
+
 def refused(path, text="not a checkpoint, or damaged"):
     with pytest.raises(InputError) as caught:
         load_checkpoint(path)
@@ -85,12 +105,13 @@ class TestRoundTrip:
     def test_more_than_ten_variables_keep_their_order(self, tmp_path):
         arrays = [np.float32(i) for i in range(25)]
         save_checkpoint(tmp_path / "x.npz", Progress(), variables(arrays), [], [])
-        assert [int(array) for array in load_checkpoint(tmp_path / "x.npz").model] == list(range(25))
+        assert [int(array) for array in load_checkpoint(tmp_path / "x.npz").model] == list(
+            range(25)
+        )
 
-    def test_restore(self, path):
-        loaded = load_checkpoint(path)
+    def test_assign(self, path):
         targets = variables([np.ones_like(array) for array in MODEL])
-        restore(path, targets, loaded.model)
+        assign(targets, load_checkpoint(path).model)
         assert bits(targets) == bits(MODEL)
 
     def test_nothing_is_pickled(self, path):
@@ -109,11 +130,11 @@ class TestDamage:
         path.write_bytes(path.read_bytes()[:-missing])
         refused(path)
 
-    def test_flipped_bits(self, path):
+    def test_flipped_bits(self, path, resume):
         """A flipped bit is noticed, or it stands where it does not matter."""
-        whole, undamaged = path.read_bytes(), contents(load_checkpoint(path))
-        # A third of the bytes of the arrays, and all of the directory behind them.
-        positions = [*range(0, len(whole) - 600, 3), *range(len(whole) - 600, len(whole))]
+        whole, undamaged = path.read_bytes(), resume(path)
+        # Some bytes of the arrays, and more of the directory behind them.
+        positions = [*range(0, len(whole) - 600, 9), *range(len(whole) - 600, len(whole), 2)]
         bits = np.random.default_rng(0).integers(8, size=len(positions))
         wrong = {}
         for position, bit in zip(positions, bits, strict=True):
@@ -121,7 +142,7 @@ class TestDamage:
             damaged[position] ^= 1 << bit
             path.write_bytes(damaged)
             try:
-                if contents(load_checkpoint(path)) != undamaged:
+                if resume(path) != undamaged:
                     wrong[position, int(bit)] = "other contents"
             except InputError:
                 pass
@@ -129,17 +150,13 @@ class TestDamage:
                 wrong[position, int(bit)] = repr(error)
         assert wrong == {}
 
-    @pytest.mark.parametrize("member", ["note", "model/1", "model/0", "optimizer/0", "best/0"])
-    def test_missing_member(self, path, member):
+    @pytest.mark.parametrize("member", ["note", *MEMBERS])
+    def test_missing_member(self, path, resume, member):
         arrays = members(path)
         del arrays[member]
         np.savez(path, **arrays)
-        if member == "model/1":
-            # Then it is a checkpoint of a smaller model.
-            with pytest.raises(InputError, match="holds other variables"):
-                restore(path, variables(MODEL), load_checkpoint(path).model)
-        else:
-            refused(path)
+        with pytest.raises(InputError):
+            resume(path)
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a checkpoint\n", b"\x80\x04N."])
     def test_other_files(self, path, content):
@@ -166,6 +183,9 @@ class TestDamage:
             b'{"format_version": 1}',
             b'{"format_version": 1, "progress": 3}',
             b'{"format_version": 1, "progress": {"epochs": 3}}',
+            b'{"format_version": 1, "progress": {"epoch": "3"}}',
+            b'{"format_version": 1, "progress": {"epoch": 3}}',
+            b'{"format_version": 1, "progress": {"best_epoch": 1}}',
         ],
     )
     def test_notes_of_others(self, path, note):
@@ -200,23 +220,30 @@ class TestDamage:
         assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("group", ["model", "optimizer", "best"])
 @pytest.mark.parametrize(
     "others",
     [
-        MODEL[:1],
-        [*MODEL, MODEL[0]],
-        MODEL[::-1],
-        [MODEL[0].T.reshape(4), MODEL[1]],
-        [MODEL[0].astype(np.float64), MODEL[1]],
-        [],
+        lambda arrays: arrays[:-1],
+        lambda arrays: [*arrays, arrays[0]],
+        lambda arrays: arrays[::-1],
+        lambda arrays: [np.reshape(arrays[0], (1, -1)), *arrays[1:]],
+        lambda arrays: [np.asarray(arrays[0], np.float16), *arrays[1:]],
+        lambda arrays: [],
     ],
     ids=["fewer", "more", "other order", "other shape", "other dtype", "none"],
 )
-def test_other_models_checkpoint(path, others):
-    targets = variables(MODEL)
-    with pytest.raises(InputError, match="holds other variables than this run's"):
-        restore(path, targets, others)
-    assert bits(targets) == bits(MODEL)
+def test_other_models_checkpoint(path, group, others):
+    own = {"model": MODEL, "optimizer": OPTIMIZER, "best": MODEL}
+    groups = own | {group: others(own[group])}
+    with pytest.raises(InputError) as caught:
+        found = Checkpoint(PROGRESS, **groups)
+        require_fit(path, found, variables(MODEL), variables(OPTIMIZER))
+    assert str(caught.value).startswith(f"{path}: holds other variables than this run's")
+
+
+def test_own_models_checkpoint(path):
+    require_fit(path, load_checkpoint(path), variables(MODEL), variables(OPTIMIZER))
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,8 @@ class Peer:
 
     Sum = "sum"
 
-    def __init__(self, rank, answers=()):
-        self._rank, self._answers, self.log = rank, list(answers), []
+    def __init__(self, rank, answers=(), mpi=True):
+        self._rank, self._answers, self._mpi, self.log = rank, list(answers), mpi, []
 
     def init(self):
         self.log.append("init")
@@ -137,6 +137,9 @@ class Peer:
 
     def local_size(self):
         return 2
+
+    def mpi_enabled(self):
+        return self._mpi
 
     def allreduce(self, tensor, op):
         assert op == self.Sum
@@ -178,6 +181,10 @@ class TestHorovodCommunicator:
         assert communicator.name == "horovod"
         assert (communicator.rank, communicator.size) == (1, 2)
         assert (communicator.local_rank, communicator.local_size) == (1, 2)
+
+    @pytest.mark.parametrize(("mpi", "controller"), [(True, "MPI"), (False, "Gloo")])
+    def test_controller(self, join, mpi, controller):
+        assert join(0, [], mpi)[0].controller == controller
 
     def test_defaults_are_set_before_horovod_starts(self, environment, join):
         _, peer = join(0)

@@ -12,10 +12,7 @@ from tal1_hvd.data.dataset import create_dataset, open_dataset
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.inference.trained_model import load
-from tal1_hvd.machine import start_tensorflow, usable_cores
-
-# A process sets TensorFlow's threads once, before anything uses it, whichever test comes first.
-start_tensorflow(usable_cores())
+from tal1_hvd.training import session
 
 SEED = 5
 LENGTH = 150
@@ -34,6 +31,14 @@ KEYS = {
     "recall_at_fdr10",
     "recall_at_fdr20",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow_as_it_is():
+    """Train without setting TensorFlow up, which a process can do once, before all other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "start_tensorflow", lambda threads, local_rank: "CPU")
+        yield
 
 
 def call(*words):

@@ -19,14 +19,19 @@ from tal1_hvd.data.fasta import Record
 from tal1_hvd.errors import InputError
 from tal1_hvd.inference.predict import Prediction, predict_records
 from tal1_hvd.inference.trained_model import load
-from tal1_hvd.machine import start_tensorflow, usable_cores
-
-# A process sets TensorFlow's threads once, before anything uses it, whichever test comes first.
-start_tensorflow(usable_cores())
+from tal1_hvd.training import session
 
 LENGTH = 150
 HEADER = "id\tstart\tend\tstrand\tscore"
 CHUNK = 1024
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow_as_it_is():
+    """Train without setting TensorFlow up, which a process can do once, before all other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "start_tensorflow", lambda threads, local_rank: "CPU")
+        yield
 
 
 class FakeModel:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 
 import pytest
 
 from tal1_hvd.cli.tables import show_evaluation, show_metrics
 from tal1_hvd.published import PUBLISHED
+from tal1_hvd.simulation.settings import SimulationSettings
 
 TEST = {
     "n": 2000,
@@ -57,8 +60,13 @@ def show(request, monkeypatch, capsys):
     return shown
 
 
-def metrics_table(show, task="density-localization", **changes):
-    return show(show_metrics, METRICS | changes, {"dataset": {"task": task}})
+def metrics_table(show, parameters=None, **changes):
+    """Show the metrics of a run on the default simulation, or on data made by other parameters."""
+    if parameters is None:
+        parameters = asdict(SimulationSettings())
+    # As a manifest holds them: lists where there were tuples.
+    dataset = json.loads(json.dumps({"task": "any", "parameters": parameters}))
+    return show(show_metrics, METRICS | changes, {"dataset": dataset})
 
 
 def test_run_beside_the_published(show):
@@ -79,12 +87,25 @@ def test_run_beside_the_published(show):
     ]
 
 
+def test_seed_of_the_data_does_not_matter(show):
+    rows = metrics_table(show, asdict(SimulationSettings(seed=7)))
+    assert rows[0] == ["this run", *["published"] * 4]
+
+
 @pytest.mark.parametrize(
-    ("task", "model"),
-    [("presence", "paper"), ("imported", "paper"), ("density-localization", "another")],
+    ("parameters", "model"),
+    [
+        (asdict(SimulationSettings(task="presence")), "paper"),
+        (asdict(SimulationSettings(positives=9_999)), "paper"),
+        (asdict(SimulationSettings(motifs=("TAL1_known3",))), "paper"),
+        ({"positives": "peaks.fa", "seed": 0}, "paper"),
+        ({}, "paper"),
+        (None, "another"),
+    ],
+    ids=["other-task", "other-size", "other-motif", "imported", "unknown", "other-model"],
 )
-def test_another_experiment_stands_alone(show, task, model):
-    rows = metrics_table(show, task, model=model)
+def test_another_experiment_stands_alone(show, parameters, model):
+    rows = metrics_table(show, parameters, model=model)
     assert rows[0] == ["this run"]
     assert ["test accuracy", "0.9615"] in rows
     assert not any("published" in row for row in rows)

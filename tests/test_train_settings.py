@@ -68,6 +68,7 @@ def test_limits_are_allowed(given):
         ({"threads": 0}, "--threads: must be at least 1, got 0"),
         ({"patience": 0}, "--patience: must be at least 1, got 0"),
         ({"stall_timeout": -1.5}, "--stall-timeout: must be at least 0, got -1.5"),
+        ({"stall_timeout": float("nan")}, "--stall-timeout: must be at least 0, got nan"),
         ({"learning_rate": 0.0}, "--learning-rate: must be above 0, got 0.0"),
         ({"learning_rate": float("nan")}, "--learning-rate: must be above 0, got nan"),
         ({"learning_rate": float("inf")}, "--learning-rate: must be above 0, got inf"),
@@ -108,19 +109,7 @@ class TestFile:
         file.write_text("epochs: 7\nbatch-size: 16\n")
         assert TrainSettings.from_yaml(file) == TrainSettings(epochs=7, batch_size=16)
 
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "epochs",
-            "- epochs: 3",
-            "{epochs: 3",
-            "epochs: [3]",
-            "epochs: ten",
-            "3: 3",
-            "learning-rate: fast",
-        ],
-    )
+    @pytest.mark.parametrize("text", ["", "epochs", "- epochs: 3", "{epochs: 3", "3: 3"])
     def test_damaged(self, file, text):
         file.write_text(text)
         with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
@@ -129,20 +118,31 @@ class TestFile:
     @pytest.mark.parametrize(
         "text",
         [
-            "epochs:",
+            "epochs: ten",
+            "epochs: [3]",
             "epochs: 2.5",
+            "epochs:",
             "batch-size: 64.0",
+            "batch-size: true",
+            "learning-rate: fast",
             "seed: 1.5",
-            "seed:",
             "threads: 1.5",
+            "patience: {}",
             "data: 5",
+            "model: [paper]",
             "stall-timeout:",
         ],
     )
     def test_other_types(self, file, text):
         file.write_text(text)
-        with pytest.raises(InputError):
+        name = text.partition(":")[0]
+        with pytest.raises(InputError, match=rf"config\.yaml: {name} cannot be "):
             TrainSettings.from_yaml(file)
+
+    @pytest.mark.parametrize("text", ["learning-rate: 1", "stall-timeout: 2", "data:", "patience:"])
+    def test_whole_numbers_and_nothing_where_they_are_allowed(self, file, text):
+        file.write_text(text)
+        TrainSettings.from_yaml(file)
 
     def test_unknown_setting(self, file):
         file.write_text("epochs: 3\nepoch: 3\n")

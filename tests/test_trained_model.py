@@ -18,12 +18,17 @@ from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.encoding import UNKNOWN, decode, reverse_complement
 from tal1_hvd.errors import InputError
 from tal1_hvd.inference import trained_model
-from tal1_hvd.machine import start_tensorflow, usable_cores
-
-# A process sets TensorFlow's threads once, before anything uses it, whichever test comes first.
-start_tensorflow(usable_cores())
+from tal1_hvd.training import session
 
 LENGTH = 150
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow_as_it_is():
+    """Train without setting TensorFlow up, which a process can do once, before all other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "start_tensorflow", lambda threads, local_rank: "CPU")
+        yield
 
 
 @pytest.fixture(scope="module")

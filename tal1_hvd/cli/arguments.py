@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--config", metavar="FILE", help="YAML file with options, named as the flags are"
         )
-        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        finder = Parser(prog=self.prog, add_help=False)
         finder.add_argument("--config")
         file = finder.parse_known_args(argv)[0].config
         configured = [] if file is None else self._from_file(Path(file))
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
             values = yaml.safe_load(path.read_text())
         except OSError as error:
             raise InputError(f"--config: {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"--config: {path}: not YAML: {error}") from None
         if values is None:
             return []
@@ -88,7 +88,9 @@ class Parser(argparse.ArgumentParser):
             return [flag] if value else []
         items = value if isinstance(value, list) else [value]
         for item in items:
-            if isinstance(item, dict | list | bool):
+            # A word of a list that starts with a dash would be taken for a flag of its own.
+            is_flag = action.nargs is not None and isinstance(item, str) and item.startswith("-")
+            if isinstance(item, dict | list | bool) or is_flag:
                 raise InputError(f"--config: {path}: {flag[2:]} cannot be {item!r}")
             try:
                 self._get_value(action, str(item))

@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow's notes about its own build say nothing to users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        name, rest = _split(argv)
-        command = import_module(f"tal1_hvd.cli.{COMMANDS[name][0]}")
-        parser = Parser(prog=f"tal1-hvd {name}", description=command.__doc__)
-        command.add_arguments(parser)
-        return command.run(parser.parse(rest))
+        try:
+            return _run(argv)
+        finally:
+            # Now rather than at exit, so that a reader who has left is met here.
+            sys.stdout.flush()
     except InputError as error:
         # Ranks of one job meet the same error; one of them says it.
         if launched_rank() in (None, 0):
@@ -64,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         report(f"{type(error).__name__}: {error}")
         return 1
+
+
+def _run(argv: list[str]) -> int:
+    name, rest = _split(argv)
+    command = import_module(f"tal1_hvd.cli.{COMMANDS[name][0]}")
+    parser = Parser(prog=f"tal1-hvd {name}", description=command.__doc__)
+    command.add_arguments(parser)
+    return command.run(parser.parse(rest))
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:

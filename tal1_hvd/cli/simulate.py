@@ -20,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
     d = SimulationSettings()
     tasks = "; ".join(f"{name}: {summary}" for name, summary in TASK_SUMMARIES.items())
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the dataset")
-    add_setting(parser, "--task", d.task, tasks, choices=TASK_SUMMARIES)
+    add_setting(parser, "--task", d.task, tasks, choices=TASK_SUMMARIES, metavar="TASK")
     add_setting(
         parser,
         "--motif",

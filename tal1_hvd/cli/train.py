@@ -134,7 +134,9 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or start the ranks that do."""
     changes = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
-    request = Request(changes, Path(args.out) if args.out else None, args.resume)
+    if args.out == "":
+        raise InputError("--out: the name of the run folder is empty")
+    request = Request(changes, None if args.out is None else Path(args.out), args.resume)
     launched = launched_world_size()
     if args.ranks is not None:
         if launched is not None:
@@ -190,6 +192,8 @@ def _reporter() -> Reporter:
 
 def _launch(request: Request, count: int) -> int:
     """Start the ranks, show their course, and the table at the end."""
+    if request.changes.get("strategy") == "single":
+        raise InputError(f"--strategy: single is one rank, --ranks {count}; leave one of them out")
     reporter = Bar() if sys.stderr.isatty() else Lines()
     # What is wrong is found here in one line instead of one a rank; and the data is made here.
     plan = make_plan(request, 0, count, reporter)

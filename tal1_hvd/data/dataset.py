@@ -24,7 +24,7 @@ import numpy as np
 
 from tal1_hvd._version import __version__
 from tal1_hvd.data.encoding import ALPHABET
-from tal1_hvd.data.files import atomic_folder, sha256
+from tal1_hvd.data.files import atomic_folder, exists, sha256
 from tal1_hvd.errors import InputError
 
 FORMAT_VERSION = 1
@@ -97,7 +97,7 @@ class Dataset:
 
     def ids(self) -> list[str]:
         """Return the id of every sequence, in row order."""
-        return (self.path / "ids.txt").read_text().splitlines()
+        return (self.path / "ids.txt").read_text(encoding="utf-8").splitlines()
 
     def sites(self) -> list[Site]:
         """Return the planted sites; empty where the data was not simulated."""
@@ -222,6 +222,8 @@ def open_dataset(path: str | Path, *, verify: bool = True) -> Dataset:
     InputError
         The folder is missing, incomplete, of another format version, inconsistent, or was edited.
     """
+    if not str(path):
+        raise InputError("--data: the name of the dataset folder is empty")
     path = Path(path)
     description = _read_description(path)
     if verify:
@@ -234,6 +236,12 @@ def open_dataset(path: str | Path, *, verify: bool = True) -> Dataset:
         labels=_load(path / "labels.npy", (count,)),
         splits=_load(path / "splits.npy", (count,)),
     )
+    try:
+        ids = len(dataset.ids())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path / 'ids.txt'}: cannot be read: {error}") from None
+    if ids != count:
+        raise InputError(f"{path / 'ids.txt'}: expected {count} ids, got {ids}")
     if dataset.labels.max(initial=0) > 1:
         raise InputError(f"{path / 'labels.npy'}: holds labels other than 0 and 1")
     if dataset.splits.max(initial=0) > max(SPLITS.values()):
@@ -243,13 +251,13 @@ def open_dataset(path: str | Path, *, verify: bool = True) -> Dataset:
 
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / "dataset.json"
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such dataset folder (make one with simulate or import)")
     try:
         description = json.loads(file.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: not a dataset folder: it has no dataset.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:

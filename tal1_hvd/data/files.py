@@ -154,8 +154,20 @@ def require_vacant(path: Path) -> None:
 
 def require_absent(path: Path) -> None:
     """Raise InputError if something already stands under `path`."""
-    if path.exists() or path.is_symlink():
+    try:
+        taken = path.exists() or path.is_symlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    if taken:
         raise InputError(f"{path}: exists already; choose another name or remove it")
+
+
+def exists(path: Path) -> bool:
+    """Say whether something stands under `path`; InputError where that cannot be told."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _umask() -> int:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tal1_hvd.data.encoding import UNKNOWN, encode, reverse_complement
+from tal1_hvd.data.files import exists
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.run_folder import RunFolder
@@ -91,7 +92,7 @@ class TrainedModel:
             self.predict(sequences[rows[start : start + _AT_ONCE]], both_strands)
             for start in range(0, len(rows), _AT_ONCE)
         ]
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else self.predict([])
 
     def _codes(self, sequences: Sequence[str] | np.ndarray) -> np.ndarray:
         if isinstance(sequences, str):
@@ -148,15 +149,31 @@ def load(run: str | Path) -> TrainedModel:
     60
     """
     path = RunFolder(Path(run)).model
-    if not Path(run).exists():
+    if not exists(Path(run)):
         raise InputError(f"{run}: no such run folder")
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such file; a run has one once its training is finished")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras reports damaged files with whatever its parsers stumble over.
     except Exception as error:
         raise InputError(f"{path}: not a Keras model, or damaged ({error})") from None
-    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or model.input_shape[1] is None:
-        raise InputError(f"{path}: not a model of sequences of one length")
+    if not isinstance(model, keras.Model) or not _takes_codes(model):
+        raise InputError(
+            f"{path}: not a model of sequences: it should take uint8 codes of shape "
+            "(batch, length) and give one probability"
+        )
     return TrainedModel(model)
+
+
+def _takes_codes(model: keras.Model) -> bool:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        return False
+    codes, probability = model.inputs[0], model.outputs[0]
+    shape = tuple(codes.shape)
+    return (
+        len(shape) == 2
+        and shape[1] is not None
+        and codes.dtype == "uint8"
+        and tuple(probability.shape[1:]) == (1,)
+    )

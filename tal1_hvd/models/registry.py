@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tal1_hvd.errors import InputError
 
 if TYPE_CHECKING:
     import keras
 
-# name -> module, builder, summary
+
+class _Entry(NamedTuple):
+    module: str
+    builder: str
+    shortest: int
+    summary: str
+
+
 _MODELS = {
-    "paper": ("tal1_hvd.models.paper", "paper", "the published CNN, 1,246 parameters at 1,500 bp"),
+    "paper": _Entry(
+        "tal1_hvd.models.paper",
+        "paper",
+        44,
+        "the published CNN, 1,246 parameters at 1,500 bp",
+    ),
 }
 
 PRECISIONS = {"float32": "float32", "float64": "float64", "mixed": "mixed_bfloat16"}
@@ -20,7 +32,7 @@ PRECISIONS = {"float32": "float32", "float64": "float64", "mixed": "mixed_bfloat
 
 def model_summaries() -> dict[str, str]:
     """Return each model's name and what it is, in one line."""
-    return {name: summary for name, (_, _, summary) in _MODELS.items()}
+    return {name: entry.summary for name, entry in _MODELS.items()}
 
 
 def build_model(name: str, length: int, seed: int, precision: str = "float32") -> keras.Model:
@@ -47,7 +59,24 @@ def build_model(name: str, length: int, seed: int, precision: str = "float32") -
     InputError
         There is no such model, or it does not take this length.
     """
+    require_length(name, length)
+    entry = _MODELS[name]
+    return getattr(import_module(entry.module), entry.builder)(length, seed, PRECISIONS[precision])
+
+
+def require_length(name: str, length: int) -> None:
+    """Raise InputError if there is no such model, or it does not take sequences so short.
+
+    Parameters
+    ----------
+    name : str
+    length : int
+        In bp.
+    """
     if name not in _MODELS:
         raise InputError(f"--model: {name!r} is none of {', '.join(_MODELS)}")
-    module, builder, _ = _MODELS[name]
-    return getattr(import_module(module), builder)(length, seed, PRECISIONS[precision])
+    shortest = _MODELS[name].shortest
+    if length < shortest:
+        raise InputError(
+            f"--model: {name} needs sequences of at least {shortest} bp, these have {length} bp"
+        )

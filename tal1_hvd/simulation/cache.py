@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tal1_hvd._version import __version__
 from tal1_hvd.data.dataset import FORMAT_VERSION
 from tal1_hvd.data.files import sha256
 from tal1_hvd.errors import InputError
@@ -42,7 +43,7 @@ def cached_dataset(
     InputError
         The cache cannot be written.
     """
-    identity = [FORMAT_VERSION, asdict(settings)]
+    identity = [FORMAT_VERSION, __version__, asdict(settings)]
     if settings.motif_file is not None:
         identity.append(sha256(Path(settings.motif_file)))
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

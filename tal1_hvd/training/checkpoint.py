@@ -146,11 +146,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with np.load(path, allow_pickle=False) as archive:
             note = json.loads(archive["note"].tobytes())
             version = note["format_version"]
-            if version != FORMAT_VERSION:
-                raise InputError(
-                    f"{path}: checkpoint format version {version!r}, this version reads "
-                    f"{FORMAT_VERSION}; resume with the tal1-hvd that wrote it"
-                )
             groups = {
                 group: [
                     archive[f"{group}/{i}"]
@@ -158,39 +153,76 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 ]
                 for group in ("model", "optimizer", "best")
             }
-            return Checkpoint(Progress(**note["progress"]), **groups)
+            progress = Progress(**note["progress"]) if version == FORMAT_VERSION else Progress()
+    # What NumPy and zipfile raise for damaged files.
     except (
-        OSError,
+        AttributeError,
         EOFError,
         KeyError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
         TypeError,
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: not a checkpoint, or damaged ({error})") from None
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: checkpoint format version {version!r}, this version reads "
+            f"{FORMAT_VERSION}; resume with the tal1-hvd that wrote it"
+        )
+    if not _plausible(progress):
+        raise InputError(f"{path}: not a checkpoint, or damaged (its progress makes no sense)")
+    return Checkpoint(progress, **groups)
 
 
-def restore(path: Path, variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray]) -> None:
-    """Assign a checkpoint's arrays to variables.
+def _plausible(progress: Progress) -> bool:
+    return (
+        type(progress.epoch) is int
+        and type(progress.best_epoch) is int
+        and 0 <= progress.best_epoch <= progress.epoch
+        and isinstance(progress.best_loss, float | None)
+        and isinstance(progress.train_seconds, float)
+        and isinstance(progress.history, list)
+        and all(isinstance(row, dict) for row in progress.history)
+        and len(progress.history) == progress.epoch
+    )
+
+
+def require_fit(
+    path: Path,
+    checkpoint: Checkpoint,
+    model: Sequence[keras.Variable],
+    optimizer: Sequence[keras.Variable],
+) -> None:
+    """Make sure that a checkpoint is of this model and optimizer.
 
     Parameters
     ----------
     path : Path
-        Named if they do not fit.
-    variables : sequence of keras.Variable
-    arrays : sequence of np.ndarray
+        Named if it is not.
+    checkpoint : Checkpoint
+    model, optimizer : sequence of keras.Variable
 
     Raises
     ------
     InputError
-        Number, shapes or dtypes differ: the checkpoint is another model's.
+        Number, shapes or dtypes of the variables differ.
     """
-    wanted = [(tuple(variable.shape), np.asarray(variable).dtype) for variable in variables]
-    found = [(array.shape, array.dtype) for array in arrays]
-    if wanted != found:
-        raise InputError(f"{path}: holds other variables than this run's model and optimizer")
+    for variables, arrays in (
+        (model, checkpoint.model),
+        (optimizer, checkpoint.optimizer),
+        (model, checkpoint.best),
+    ):
+        wanted = [(tuple(variable.shape), np.asarray(variable).dtype) for variable in variables]
+        found = [(array.shape, array.dtype) for array in arrays]
+        if wanted != found:
+            raise InputError(f"{path}: holds other variables than this run's model and optimizer")
+
+
+def assign(variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray]) -> None:
+    """Give variables the values of arrays of their shapes."""
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

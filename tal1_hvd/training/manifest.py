@@ -73,11 +73,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads(path.read_text())
-        int(manifest["global_batch_size"])
-        str(manifest["dataset"]["fingerprint"])
-        return manifest
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        batch, fingerprint = manifest["global_batch_size"], manifest["dataset"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a run's manifest: {error!r}") from None
+    if type(batch) is not int or batch < 1 or not isinstance(fingerprint, str):
+        raise InputError(f"{path}: not a run's manifest: global_batch_size is {batch!r}")
+    return manifest
 
 
 def _versions() -> dict[str, str]:

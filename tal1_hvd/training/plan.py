@@ -8,7 +8,9 @@ from typing import Any
 
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset
+from tal1_hvd.data.files import exists
 from tal1_hvd.errors import InputError
+from tal1_hvd.models.registry import require_length
 from tal1_hvd.training.manifest import read_manifest
 from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
 
@@ -32,6 +34,7 @@ def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int
         The dataset has no training or validation rows, or too few for so many ranks or so large a
         batch.
     """
+    require_length(settings.model, dataset.length)
     examples = len(dataset.rows("train"))
     for split in ("train", "validation"):
         if not len(dataset.rows(split)):
@@ -85,12 +88,12 @@ def plan_resume(
         There is no run, a change would alter what it computes, or its global batch cannot be
         shared by so many ranks.
     """
-    if not (run / "config.yaml").is_file():
+    if not exists(run / "config.yaml"):
         raise InputError(f"{run}: no run to resume here (it has no config.yaml)")
     before = TrainSettings.from_yaml(run / "config.yaml")
     manifest = read_manifest(run / "manifest.json")
     global_batch = manifest["global_batch_size"]
-    per_step = size * changes.get("accumulation", before.accumulation)
+    per_step = size * replace(before, **changes).accumulation
     if global_batch % per_step:
         raise InputError(
             f"--resume: the run's global batch of {global_batch} cannot be shared by {size} ranks"

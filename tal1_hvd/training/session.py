@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset, open_dataset
@@ -20,12 +20,15 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.machine import start_tensorflow, usable_cores
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
-from tal1_hvd.training.checkpoint import Checkpoint, load_checkpoint
+from tal1_hvd.training.checkpoint import Checkpoint, load_checkpoint, require_fit
 from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import plan_batches, plan_resume
 from tal1_hvd.training.progress import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from tal1_hvd.training.train import Trainer
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ def make_plan(
         settings = TrainSettings(**request.changes)
         if request.out is not None:
             require_vacant(request.out)
-    data = settings.data or cached_dataset(SimulationSettings(), reporter.message)
+    data = settings.data
+    if data is None:
+        data = cached_dataset(SimulationSettings(), reporter.message)
     dataset = open_dataset(data, verify=verify)
     if manifest and manifest["dataset"]["fingerprint"] != dataset.fingerprint:
         raise InputError(f"--data: {data} is not the dataset that the run was started with")
@@ -156,17 +161,18 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
         return plan, start_tensorflow(plan.settings.threads or alone, communicator.local_rank)
 
     plan, device = together(communicator, prepare)
-    # Everything below imports TensorFlow, which had to be set up first.
+    # What follows imports TensorFlow, which had to be set up first.
     from tal1_hvd.training.train import Trainer, train
 
     manifest = make_manifest(plan.settings, plan.dataset, plan.batching, communicator, device)
     folder = RunFolder(
         Path(communicator.broadcast_json(str(plan.out or new_run_path(plan.settings))))
     )
+    trainer = Trainer.build(plan.settings, plan.dataset, plan.batching, communicator)
     with contextlib.ExitStack() as stack:
         checkpoint = together(
             communicator,
-            lambda: _open(folder, plan, manifest, request.resume, stack) if rank == 0 else None,
+            lambda: _open(folder, plan, manifest, trainer, stack) if rank == 0 else None,
         )
         finished = communicator.broadcast_json(_is_finished(folder, plan, checkpoint))
         if finished:
@@ -177,7 +183,6 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
             Watchdog(folder.heartbeats, rank, size, plan.settings.stall_timeout, session)
         )
         reporter.message(_describe(plan, folder, device, communicator))
-        trainer = Trainer.build(plan.settings, plan.dataset, plan.batching, communicator)
         metrics = train(trainer, folder, reporter, checkpoint)
         # No rank leaves, and stops giving signs of life, before all are done.
         communicator.barrier()
@@ -194,16 +199,20 @@ def _open(
     folder: RunFolder,
     plan: Plan,
     manifest: dict[str, Any],
-    resume: bool,
+    trainer: Trainer,
     stack: contextlib.ExitStack,
 ) -> Checkpoint | None:
     """Create the run folder, or take it over with its last checkpoint; lock it for this session."""
-    if not resume:
+    if plan.manifest is None:
         RunFolder.create(folder.path, plan.settings, manifest)
         stack.enter_context(folder.lock())
         return None
     stack.enter_context(folder.lock())
-    checkpoint = load_checkpoint(folder.last) if folder.last.exists() else None
+    checkpoint = None
+    if folder.last.exists():
+        checkpoint = load_checkpoint(folder.last)
+        variables = trainer.model.variables, trainer.optimizer.variables
+        require_fit(folder.last, checkpoint, *variables)
     if _is_finished(folder, plan, checkpoint):
         return checkpoint
     # Metrics mark a finished run, which this one is not any more if it has more epochs now.

@@ -89,7 +89,7 @@ class TrainSettings:
             ("--patience", self.patience, 1),
             ("--stall-timeout", self.stall_timeout, 0),
         ):
-            if value is not None and value < least:
+            if value is not None and not value >= least:
                 raise InputError(f"{option}: must be at least {least}, got {value}")
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"--learning-rate: must be above 0, got {self.learning_rate}")
@@ -115,11 +115,25 @@ class TrainSettings:
             unknown = sorted(set(values) - known)
             if unknown:
                 raise InputError(f"{path}: unknown setting {unknown[0]!r}")
+            for name, value in values.items():
+                _require_type(path, name, value, getattr(cls, name))
             return cls(**values)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+        except InputError:
+            raise
+        except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: not a run's settings: {error}") from None
 
     def differences(self, other: TrainSettings) -> dict[str, tuple[Any, Any]]:
         """Return the settings whose values differ: own value, other's value."""
         mine, others = asdict(self), asdict(other)
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
+
+
+def _require_type(path: Path, name: str, value: Any, default: Any) -> None:
+    """Raise InputError unless a value has the type of a setting whose default is given."""
+    if default is None:
+        kinds: tuple[type, ...] = (str, type(None)) if name == "data" else (int, type(None))
+    else:
+        kinds = (float, int) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise InputError(f"{path}: {name.replace('_', '-')} cannot be {value!r}")

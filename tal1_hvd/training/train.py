@@ -19,7 +19,7 @@ from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.registry import build_model
 from tal1_hvd.models.scoring import Scorer
-from tal1_hvd.training.checkpoint import Checkpoint, Progress, restore, save_checkpoint
+from tal1_hvd.training.checkpoint import Checkpoint, Progress, assign, save_checkpoint
 from tal1_hvd.training.progress import Reporter
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.schedule import ScaledWarmup
@@ -161,7 +161,7 @@ def train(
     dict
         What `metrics.json` holds.
     """
-    progress, best = _resume(trainer, folder, checkpoint)
+    progress, best = _resume(trainer, checkpoint)
     communicator, settings = trainer.communicator, trainer.settings
     reporter.start(settings.epochs, progress.epoch, trainer.batching.examples)
     log = TensorBoardLog(folder.tensorboard) if communicator.rank == 0 else None
@@ -174,21 +174,18 @@ def train(
             log.write(progress.history[-1])
             progress = replace(progress, train_seconds=time.perf_counter() - began)
     reporter.finish()
-    for variable, array in zip(trainer.model.variables, best, strict=True):
-        variable.assign(array)
+    assign(trainer.model.variables, best)
     return _finish(trainer, folder, progress)
 
 
-def _resume(
-    trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None
-) -> tuple[Progress, list[np.ndarray]]:
+def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Progress, list[np.ndarray]]:
     """Restore rank 0's checkpoint on all ranks; return the progress and the best weights."""
     communicator = trainer.communicator
     progress = Progress()
     variables = [*trainer.model.variables, *trainer.optimizer.variables]
     best = [np.asarray(variable) for variable in trainer.model.variables]
     if checkpoint is not None:
-        restore(folder.last, variables, [*checkpoint.model, *checkpoint.optimizer])
+        assign(variables, [*checkpoint.model, *checkpoint.optimizer])
         progress, best = checkpoint.progress, checkpoint.best
     progress = Progress(**communicator.broadcast_json(vars(progress)))
     communicator.broadcast_variables(variables)

@@ -27,5 +27,6 @@ def savez(handle, **arrays):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-checkpoint.np.savez = savez
-sys.exit(main(["train", *sys.argv[1:]]))
+if __name__ == "__main__":
+    checkpoint.np.savez = savez
+    sys.exit(main(["train", *sys.argv[1:]]))

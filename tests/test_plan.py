@@ -1,0 +1,193 @@
+"""What a run will do, and which changes a resumed one refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tal1_hvd.data.dataset import Dataset
+from tal1_hvd.errors import InputError
+from tal1_hvd.training.manifest import read_manifest
+from tal1_hvd.training.plan import plan_batches, plan_resume
+from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
+
+
+def make_dataset(path, train=100, validation=10, test=5):
+    splits = np.repeat(np.uint8([0, 1, 2]), [train, validation, test])
+    count = len(splits)
+    return Dataset(path, {}, np.zeros((count, 50), np.uint8), splits % 2, splits)
+
+
+class TestBatches:
+    @pytest.fixture
+    def dataset(self, tmp_path):
+        return make_dataset(tmp_path)
+
+    @pytest.mark.parametrize(("rank", "size"), [(0, 1), (1, 2), (3, 4)])
+    def test_settings_are_dealt_out(self, dataset, rank, size):
+        settings = TrainSettings(batch_size=5, accumulation=2, shuffle="shard", seed=7)
+        batching = plan_batches(settings, dataset, rank, size)
+        assert (batching.examples, batching.rank, batching.size) == (100, rank, size)
+        assert (batching.batch, batching.accumulation) == (5, 2)
+        assert (batching.shuffle, batching.seed) == ("shard", 7)
+        assert batching.global_batch == 10 * size
+
+    @pytest.mark.parametrize(
+        ("batch", "accumulation", "size"), [(100, 1, 1), (50, 2, 1), (25, 1, 4), (33, 1, 3)]
+    )
+    def test_batch_as_large_as_a_ranks_share(self, dataset, batch, accumulation, size):
+        settings = TrainSettings(batch_size=batch, accumulation=accumulation)
+        assert plan_batches(settings, dataset, 0, size).steps in (1, 2)
+
+    @pytest.mark.parametrize(
+        ("batch", "accumulation", "size", "text"),
+        [
+            (101, 1, 1, "101 x 1 passes is more than a rank's 100 training examples (100 on 1 "),
+            (51, 2, 1, "51 x 2 passes is more than a rank's 100 "),
+            (34, 1, 3, "34 x 1 passes is more than a rank's 33 training examples (100 on 3 ranks)"),
+        ],
+    )
+    def test_batch_too_large(self, dataset, batch, accumulation, size, text):
+        settings = TrainSettings(batch_size=batch, accumulation=accumulation)
+        with pytest.raises(InputError) as caught:
+            plan_batches(settings, dataset, 0, size)
+        assert str(caught.value).startswith(f"--batch-size: {text}")
+
+    def test_more_ranks_than_examples(self, tmp_path):
+        dataset = make_dataset(tmp_path, train=3)
+        with pytest.raises(InputError, match="3 training examples are fewer than 4 ranks"):
+            plan_batches(TrainSettings(batch_size=1), dataset, 0, 4)
+
+    @pytest.mark.parametrize("split", ["train", "validation"])
+    def test_empty_split(self, tmp_path, split):
+        dataset = make_dataset(tmp_path, **{split: 0})
+        with pytest.raises(InputError, match=f"the {split} split is empty"):
+            plan_batches(TrainSettings(batch_size=1), dataset, 0, 1)
+
+    def test_too_short_for_the_model(self, tmp_path):
+        dataset = make_dataset(tmp_path)
+        short = dataclasses.replace(dataset, sequences=dataset.sequences[:, :43])
+        with pytest.raises(InputError, match="--model: paper needs sequences of at least 44 bp"):
+            plan_batches(TrainSettings(), short, 0, 1)
+
+    def test_test_split_may_be_empty(self, tmp_path):
+        assert plan_batches(TrainSettings(), make_dataset(tmp_path, test=0), 0, 1).examples == 100
+
+
+MANIFEST = {"global_batch_size": 64, "dataset": {"fingerprint": "abc"}, "more": [1]}
+
+
+class TestResume:
+    before = TrainSettings(data="some/data", batch_size=16, accumulation=2, epochs=5, seed=3)
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        """Return a run of 2 ranks x 16 examples x 2 passes."""
+        return RunFolder.create(tmp_path / "run", self.before, MANIFEST).path
+
+    def test_as_it_was(self, run):
+        assert plan_resume(run, {}, 2) == (self.before, MANIFEST)
+
+    @pytest.mark.parametrize(("size", "batch"), [(1, 32), (2, 16), (4, 8), (32, 1)])
+    def test_global_batch_is_kept(self, run, size, batch):
+        after, _ = plan_resume(run, {}, size)
+        assert after == dataclasses.replace(self.before, batch_size=batch)
+        assert plan_resume(run, {"batch_size": batch}, size)[0] == after
+
+    @pytest.mark.parametrize(("size", "accumulation"), [(3, 2), (5, 1), (64, 2), (1, 7), (1, 128)])
+    def test_global_batch_that_cannot_be_shared(self, run, size, accumulation):
+        with pytest.raises(InputError, match="--resume: the run's global batch of 64 cannot be"):
+            plan_resume(run, {"accumulation": accumulation}, size)
+
+    @pytest.mark.parametrize(("accumulation", "batch"), [(1, 32), (4, 8), (32, 1)])
+    def test_passes_may_change(self, run, accumulation, batch):
+        after, _ = plan_resume(run, {"accumulation": accumulation}, 2)
+        assert (after.accumulation, after.batch_size) == (accumulation, batch)
+
+    @pytest.mark.parametrize("accumulation", [0, -1])
+    def test_no_passes(self, run, accumulation):
+        with pytest.raises(InputError, match="--accumulation: must be at least 1"):
+            plan_resume(run, {"accumulation": accumulation}, 2)
+
+    def test_other_batch(self, run):
+        with pytest.raises(InputError, match="global batch of 64 is 16 on each of 2 ranks, got 32"):
+            plan_resume(run, {"batch_size": 32}, 2)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"epochs": 9},
+            {"epochs": 2, "patience": 1},
+            {"threads": 2, "stall_timeout": 0.0},
+            {"strategy": "horovod"},
+            {"data": "moved/data"},
+            {"seed": 3, "model": "paper"},
+        ],
+    )
+    def test_allowed(self, run, changes):
+        assert plan_resume(run, changes, 2)[0] == dataclasses.replace(self.before, **changes)
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"seed": 4}, "--seed: the run was made with 3, which --resume cannot change to 4"),
+            ({"learning_rate": 0.1}, "--learning-rate: the run was made with 0.001, "),
+            ({"warmup_examples": 0}, "--warmup-examples: the run was made with 70000, "),
+            ({"precision": "float64"}, "--precision: the run was made with 'float32', "),
+            ({"shuffle": "shard"}, "--shuffle: the run was made with 'global', "),
+            ({"compression": "fp16"}, "--compression: the run was made with 'none', "),
+            ({"epochs": 9, "seed": 4}, "--seed: "),
+        ],
+    )
+    def test_refused(self, run, changes, text):
+        with pytest.raises(InputError) as caught:
+            plan_resume(run, changes, 2)
+        assert str(caught.value).startswith(text)
+
+    def test_every_setting_is_either_changeable_or_refused(self):
+        tested = {"seed", "learning_rate", "warmup_examples", "precision", "shuffle", "compression"}
+        names = {field.name for field in dataclasses.fields(TrainSettings)}
+        assert names - CHANGEABLE - tested == {"model", "batch_size", "accumulation"}
+
+    def test_refused_values(self, run):
+        with pytest.raises(InputError, match="--epochs: must be at least 1"):
+            plan_resume(run, {"epochs": 0}, 2)
+
+    @pytest.mark.parametrize("name", [".", "nothing", "file"])
+    def test_no_run(self, tmp_path, name):
+        (tmp_path / "file").touch()
+        with pytest.raises(InputError, match="no run to resume here"):
+            plan_resume(tmp_path / name, {}, 1)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            '{"global_batch_size": 64}',
+            '{"global_batch_size": null, "dataset": {"fingerprint": "abc"}}',
+            '{"global_batch_size": "64", "dataset": {"fingerprint": "abc"}}',
+            '{"global_batch_size": 64, "dataset": "abc"}',
+            '{"global_batch_size": 64, "dataset": {}}',
+        ],
+    )
+    def test_damaged_manifest(self, run, text):
+        (run / "manifest.json").write_text(text)
+        with pytest.raises(InputError, match=r"manifest\.json: not a run's manifest"):
+            plan_resume(run, {}, 2)
+
+    def test_missing_manifest(self, run):
+        (run / "manifest.json").unlink()
+        with pytest.raises(InputError, match=r"manifest\.json: not a run's manifest"):
+            read_manifest(run / "manifest.json")
+
+    def test_manifest_is_read_as_it_is(self, run):
+        assert read_manifest(run / "manifest.json") == MANIFEST
+        assert json.loads((run / "manifest.json").read_text()) == MANIFEST
