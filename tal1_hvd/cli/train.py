@@ -193,7 +193,7 @@ def _reporter() -> Reporter:
 def _launch(request: Request, count: int) -> int:
     """Start the ranks, show their course, and the table at the end."""
     if request.changes.get("strategy") == "single":
-        raise InputError(f"--strategy: single is one rank, --ranks {count}; leave one of them out")
+        raise InputError(f"--strategy: single cannot be {count} ranks; leave it or --ranks out")
     reporter = Bar() if sys.stderr.isatty() else Lines()
     # What is wrong is found here in one line instead of one a rank; and the data is made here.
     plan = make_plan(request, 0, count, reporter)
