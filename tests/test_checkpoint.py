@@ -228,7 +228,7 @@ class TestDamage:
         lambda arrays: [*arrays, arrays[0]],
         lambda arrays: arrays[::-1],
         lambda arrays: [np.reshape(arrays[0], (1, -1)), *arrays[1:]],
-        lambda arrays: [np.asarray(arrays[0], np.float16), *arrays[1:]],
+        lambda arrays: [np.asarray(arrays[0], np.complex128), *arrays[1:]],
         lambda arrays: [],
     ],
     ids=["fewer", "more", "other order", "other shape", "other dtype", "none"],

@@ -22,9 +22,21 @@ class BroadcastInitialState(keras.callbacks.Callback):
     def __init__(self, communicator: Communicator | None = None):
         super().__init__()
         self._communicator = connect() if communicator is None else communicator
+        self._pending = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Broadcast once, before the first step."""
+        """Broadcast before the first step, if the model has its variables by then."""
+        self._pending = not self.model.built
+        if not self._pending:
+            self._broadcast()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Broadcast after the first step, which has made the variables of a model built late."""
+        if self._pending:
+            self._pending = False
+            self._broadcast()
+
+    def _broadcast(self) -> None:
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)

@@ -87,9 +87,14 @@ class Watchdog:
     def _watch(self) -> None:
         touched: int | None = None
         since = time.monotonic()
+        looked = since
         warned = False
         while not self._stop.wait(self._interval):
             now = time.monotonic()
+            if now - looked > self._timeout / 2:
+                # This process was suspended itself, perhaps with all others: begin anew.
+                since = now
+            looked = now
             # The folder can be away for a moment on network file systems; that is not our end.
             with contextlib.suppress(OSError):
                 os.utime(self._own)
@@ -100,6 +105,8 @@ class Watchdog:
                     return
             elif last is not None or touched is not None:
                 touched, since = last, now
+                # One that has left in good order needs no word.
+                warned = last is None
             elif not warned and now - since > self._timeout:
                 _say(f"rank {self._watched_rank} is not watched: {self._watched} is not seen here")
                 warned = True

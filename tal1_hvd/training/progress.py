@@ -166,9 +166,6 @@ def replay(line: str, reporter: Reporter) -> bool:
     bool
         False if the line is not an event.
     """
-    if not line.startswith(EVENT_PREFIX):
-        return False
-    event, values = json.loads(line[len(EVENT_PREFIX) :])
     handlers = {
         "message": reporter.message,
         "start": reporter.start,
@@ -176,7 +173,15 @@ def replay(line: str, reporter: Reporter) -> bool:
         "epoch": reporter.epoch,
         "finish": reporter.finish,
     }
-    handlers[event](**values)
+    if not line.startswith(EVENT_PREFIX):
+        return False
+    try:
+        event, values = json.loads(line[len(EVENT_PREFIX) :])
+        handler = handlers[event]
+    # A line of a rank that died while it wrote.
+    except (ValueError, KeyError, TypeError):
+        return False
+    handler(**values)
     return True
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,20 +98,18 @@ class RunFolder:
         """TensorBoard's event files."""
         return self.path / "tensorboard"
 
-    def lock(self) -> FileLock:
-        """Take the folder for this process alone; released when the process ends, however.
+    def lock(self) -> AbstractContextManager[object]:
+        """Take the folder for this process alone, until the block or the process ends.
 
         Raises
         ------
         InputError
             Another process trains into it.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            lock.acquire()
+            return FileLock(self.path / ".lock", timeout=0).acquire()
         except Timeout:
             raise InputError(f"{self.path}: another process is training into it") from None
-        return lock
 
     def remove_leftovers(self) -> None:
         """Remove what a killed session had begun to write."""

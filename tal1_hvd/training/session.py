@@ -211,7 +211,7 @@ def _open(
     checkpoint = None
     if folder.last.exists():
         checkpoint = load_checkpoint(folder.last)
-        variables = trainer.model.variables, trainer.optimizer.variables
+        variables = trainer.model.variables, trainer.optimizer_state
         require_fit(folder.last, checkpoint, *variables)
     if _is_finished(folder, plan, checkpoint):
         return checkpoint

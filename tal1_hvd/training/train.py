@@ -58,6 +58,15 @@ class Trainer:
     steps: Callable[..., Totals]
     scorer: Scorer
 
+    @property
+    def optimizer_state(self) -> list[keras.Variable]:
+        """What a checkpoint holds of the optimizer.
+
+        Its accumulators are empty at the end of an epoch, so a run can be resumed with another
+        number of passes a step.
+        """
+        return self.optimizer.inner_optimizer.variables
+
     @classmethod
     def build(
         cls,
@@ -101,13 +110,17 @@ class Trainer:
             Mean loss in nats and accuracy while training, over the examples of all ranks.
         """
         rows = self.dataset.rows("train")
-        loss, correct = 0.0, 0
+        loss, correct, passed, told = 0.0, 0, 0, 0
         for chunk in self.batching.epoch(epoch).chunks(_PASSES_A_CALL):
             passes = gather(self.dataset.sequences, self.dataset.labels, rows, chunk)
             totals = self.steps(*passes)
             loss += float(totals.loss)
             correct += int(totals.correct)
-            advance(int(chunk.counts.sum()) // self.settings.accumulation)
+            # Every pass of a step carries the step's count.
+            passed += int(chunk.counts.sum())
+            done = passed // self.settings.accumulation
+            advance(done - told)
+            told = done
         sums = self.communicator.all_gather(np.array([[loss, float(correct)]])).sum(axis=0)
         return {
             "train_loss": float(sums[0] / len(rows)),
@@ -182,7 +195,7 @@ def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Progress, 
     """Restore rank 0's checkpoint on all ranks; return the progress and the best weights."""
     communicator = trainer.communicator
     progress = Progress()
-    variables = [*trainer.model.variables, *trainer.optimizer.variables]
+    variables = [*trainer.model.variables, *trainer.optimizer_state]
     best = [np.asarray(variable) for variable in trainer.model.variables]
     if checkpoint is not None:
         assign(variables, [*checkpoint.model, *checkpoint.optimizer])
@@ -232,7 +245,7 @@ def _epoch(
 
 
 def _save(trainer: Trainer, folder: RunFolder, progress: Progress, best: list[np.ndarray]) -> None:
-    parts = (progress, trainer.model.variables, trainer.optimizer.variables, best)
+    parts = (progress, trainer.model.variables, trainer.optimizer_state, best)
     if progress.best_epoch == progress.epoch:
         save_checkpoint(folder.best, *parts)
     save_checkpoint(folder.last, *parts)
@@ -265,6 +278,8 @@ def _finish(trainer: Trainer, folder: RunFolder, progress: Progress) -> dict[str
     }
     ids = dataset.ids()
     rows = dataset.rows("test")
+    # Once more: a session that was killed after its last checkpoint may have left it short.
+    folder.write_history(progress.history)
     folder.write_predictions(
         (ids[row], int(dataset.labels[row]), float(score))
         for row, score in zip(rows, scores["test"], strict=True)
