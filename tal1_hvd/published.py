@@ -24,6 +24,7 @@ class PublishedResult(NamedTuple):
     auprc: float
 
 
+EPOCHS = 50
 PUBLISHED = (
     PublishedResult("1 GPU", 133.15, 0.9382, 0.1680, 0.98, 0.98),
     PublishedResult("2 GPUs", 99.34, 0.9454, 0.1392, 0.98, 0.98),

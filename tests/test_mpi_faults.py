@@ -69,6 +69,19 @@ def test_killed_and_resumed_is_as_if_never_stopped(
     assert "already finished" in again.stderr
 
 
+def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [BIN / "tal1-hvd", "train", "--ranks", "2"]
+    job = start([*command, *train_flags(small_data, out, "--epochs", LONG)[2:]])
+    read_until(job, "epoch 2/")
+    ranks = processes(out)
+    send(job.pid, signal.SIGINT)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert f"interrupted; go on with: tal1-hvd train --out {out} --resume" in errors
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
 def test_half_written_checkpoint_is_never_picked_up(small_data: Path, tmp_path: Path) -> None:
     flags = train_flags(small_data, tmp_path / "run", "--epochs", "6", "--batch-size", "32")
     killed = run([BIN / "python", PROGRAMS / "killed_writing.py", *flags[2:]])

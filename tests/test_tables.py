@@ -92,6 +92,12 @@ def test_seed_of_the_data_does_not_matter(show):
     assert rows[0] == ["this run", *["published"] * 4]
 
 
+def test_other_epochs_than_the_published_stand_alone(show):
+    rows = metrics_table(show, epochs=1)
+    assert rows[0] == ["this run"]
+    assert rows[-1] == ["1 epoch, best 47; 56,789 examples a second; global batch 256"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "model"),
     [

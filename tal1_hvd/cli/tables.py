@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tal1_hvd.published import PUBLISHED
+from tal1_hvd.published import EPOCHS, PUBLISHED
 from tal1_hvd.simulation.settings import SimulationSettings
 
 _NAMES = {
@@ -58,8 +58,9 @@ def show_metrics(metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
     if test is not None:
         intervals = (f"{_NAMES[k]} {_interval(test[f'{k}_ci95'])}" for k in _WITH_INTERVAL)
         print(f"95 % intervals: {', '.join(intervals)}")
+    epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
     print(
-        f"{metrics['epochs']} epochs, best {metrics['best_epoch']}; "
+        f"{epochs}, best {metrics['best_epoch']}; "
         f"{metrics['examples_per_second']:,.0f} examples a second; "
         f"global batch {metrics['global_batch_size']}"
     )
@@ -90,10 +91,11 @@ def _table(title: str) -> Table:
 
 
 def _is_published_experiment(metrics: dict[str, Any], manifest: dict[str, Any]) -> bool:
-    """Say whether a run's model and data are those of the publication, whatever its seed."""
+    """Say whether model, data and epochs are those of the publication, whatever the seed."""
     default = json.loads(json.dumps(asdict(SimulationSettings())))
     found = {**manifest["dataset"]["parameters"], "seed": default["seed"]}
-    return metrics["model"] == "paper" and found == default
+    same_training = metrics["model"] == "paper" and metrics["epochs"] == EPOCHS
+    return same_training and found == default
 
 
 def _print(table: Table) -> None:

@@ -33,6 +33,7 @@ from tal1_hvd.training.settings import COMPRESSIONS, SHUFFLES, STRATEGIES, Train
 
 # Set by --ranks for the ranks that it starts: rank 0 then sends events instead of drawing.
 _EVENTS = "TAL1_HVD_EVENTS"
+_INTERRUPTED = 130
 # Seconds that other ranks leave rank 0 to report an error that all of them have met.
 _LET_RANK_0_SPEAK = 3.0
 _NOT_SETTINGS = ("config", "out", "resume", "ranks")
@@ -198,20 +199,32 @@ def _launch(request: Request, count: int) -> int:
     # What is wrong is found here in one line instead of one a rank; and the data is made here.
     plan = make_plan(request, 0, count, reporter)
     folder = plan.out or new_run_path(plan.settings)
-    code = launch_ranks(
-        [sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
-        count,
-        {_EVENTS: "1"},
-        lambda line: replay(line, reporter),
-    )
+    reporter.message(f"starting {count} ranks")
+    code = _watch_ranks(request, folder, count, reporter)
     reporter.finish()
     if code == 0:
         _show(folder)
+        return 0
+    hint = f"; go on with: tal1-hvd train --out {folder} --resume" if folder.exists() else ""
+    if code == _INTERRUPTED:
+        report(f"interrupted{hint}")
     elif code != 2:
-        hint = f"; go on with: tal1-hvd train --out {folder} --resume" if folder.exists() else ""
         report(f"the job ended with exit code {code}{hint}")
         return 1
     return code
+
+
+def _watch_ranks(request: Request, folder: Path, count: int, reporter: Reporter) -> int:
+    """Start the ranks and return the job's exit code."""
+    try:
+        return launch_ranks(
+            [sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
+            count,
+            {_EVENTS: "1"},
+            lambda line: replay(line, reporter),
+        )
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _flags(request: Request, folder: Path) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 # Set by: horovodrun --gloo, Open MPI, MPICH and its kin, srun.
 _SIZE_VARIABLES = (
@@ -38,6 +40,9 @@ def set_horovod_defaults() -> None:
     """Set Horovod's and Open MPI's variables that the user left unset; call before they start."""
     for name, value in _HOROVOD_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if (Path(sys.prefix) / "bin" / "orted").exists():
+        # Open MPI from PyPI: a process that no mpirun started does not know where it lies.
+        os.environ.setdefault("OPAL_PREFIX", sys.prefix)
 
 
 def _first_number(environment: Mapping[str, str], names: tuple[str, ...]) -> int | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset, open_dataset
-from tal1_hvd.data.files import require_vacant
+from tal1_hvd.data.files import exists, require_vacant
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
 from tal1_hvd.distributed.watchdog import Watchdog
@@ -103,6 +103,11 @@ def make_plan(
     else:
         settings = TrainSettings(**request.changes)
         if request.out is not None:
+            if exists(request.out / "config.yaml"):
+                raise InputError(
+                    f"{request.out}: exists already and holds a run; go on with it by --resume, "
+                    "or choose another --out"
+                )
             require_vacant(request.out)
     data = settings.data
     if data is None:
@@ -232,9 +237,12 @@ def _is_finished(folder: RunFolder, plan: Plan, checkpoint: Checkpoint | None) -
 
 
 def _describe(plan: Plan, folder: RunFolder, device: str, communicator: Communicator) -> str:
-    ranks = "1 rank" if communicator.size == 1 else f"{communicator.size} ranks"
+    size = communicator.size
+    ranks = (
+        f"1 rank, {device}" if size == 1 else f"{size} ranks ({communicator.name}), {device} each"
+    )
     return (
         f"training {plan.settings.model} on {plan.batching.examples:,} sequences of "
-        f"{plan.dataset.length} bp: {ranks} ({communicator.name}), {device} each, "
+        f"{plan.dataset.length} bp: {ranks}, "
         f"global batch {plan.batching.global_batch}; run folder {folder.path}"
     )
