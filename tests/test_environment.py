@@ -59,7 +59,14 @@ def test_this_process_by_default(environment, given, size, rank):
     assert (launched_world_size(), launched_rank()) == (size, rank)
 
 
-def test_horovod_defaults(environment):
+@pytest.fixture
+def no_open_mpi(monkeypatch, tmp_path):
+    """Stand for an environment without PyPI's Open MPI in it."""
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    return tmp_path
+
+
+def test_horovod_defaults(environment, no_open_mpi):
     environment.clear()
     set_horovod_defaults()
     assert dict(environment) == {
@@ -70,12 +77,19 @@ def test_horovod_defaults(environment):
 
 @pytest.mark.parametrize("name", ["HOROVOD_CYCLE_TIME", "OMPI_MCA_mpi_yield_when_idle"])
 @pytest.mark.parametrize("value", ["5", "0", ""])
-def test_the_users_own_values_stay(environment, name, value):
+def test_the_users_own_values_stay(environment, no_open_mpi, name, value):
     environment.clear()
     environment[name] = value
     set_horovod_defaults()
     assert environment[name] == value
     assert len(environment) == 2
+
+
+def test_open_mpi_in_the_environment_is_told_where_it_lies(environment, no_open_mpi):
+    (no_open_mpi / "bin").mkdir()
+    (no_open_mpi / "bin" / "orted").touch()
+    set_horovod_defaults()
+    assert environment["OPAL_PREFIX"] == str(no_open_mpi)
 
 
 def test_usable_cores_are_those_this_process_may_use(monkeypatch):

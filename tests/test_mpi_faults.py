@@ -79,7 +79,9 @@ def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> 
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 130
     assert f"interrupted; go on with: tal1-hvd train --out {out} --resume" in errors
-    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    # A process that has ended has no command line, even if nobody has collected it yet.
+    commands = [Path(f"/proc/{rank}/cmdline") for rank in ranks]
+    assert not any(command.exists() and command.read_bytes() for command in commands)
 
 
 def test_half_written_checkpoint_is_never_picked_up(small_data: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_says_what_is_missing_in_one_line(environment, meaning: str, tmp_path: P
 def test_needs_an_mpi_where_the_system_one_is_wanted(tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("bash", "env", "dirname", "sha256sum", "cut", "cat", "uname"):
+    for name in ("bash", "env", "dirname", "realpath", "sha256sum", "cut", "cat", "uname"):
         found = next(
             path / name
             for path in map(Path, os.environ["PATH"].split(os.pathsep))

@@ -26,7 +26,8 @@ class BroadcastInitialState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Broadcast before the first step, if the model has its variables by then."""
-        self._pending = not self.model.built
+        # All ranks must broadcast at the same moment.
+        self._pending = not all(self._communicator.all_gather_json(self.model.built))
         if not self._pending:
             self._broadcast()
 
@@ -40,7 +41,8 @@ class BroadcastInitialState(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        self._communicator.broadcast_variables([*self.model.variables, *optimizer.variables])
+        # Weights only: ranks that were seeded apart keep their own random states.
+        self._communicator.broadcast_variables([*self.model.weights, *optimizer.variables])
 
 
 class AverageLogs(keras.callbacks.Callback):

@@ -10,6 +10,12 @@ import tensorflow as tf
 
 from tal1_hvd.distributed.communicator import Communicator, connect
 
+# Keras decides from local gradients whether a step is skipped, so ranks would fall out of step.
+_NO_LOSS_SCALING = (
+    "dynamic loss scaling (mixed_float16) does not go with several ranks; use mixed_bfloat16, "
+    "which needs none"
+)
+
 
 @keras.saving.register_keras_serializable(package="tal1_hvd")
 class DistributedOptimizer(keras.optimizers.Optimizer):
@@ -38,7 +44,12 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     Raises
     ------
     ValueError
-        An argument is none of its allowed values.
+        An argument is none of its allowed values, or loss scaling is dynamic (mixed_float16).
+
+    Notes
+    -----
+    Every rank must make the same number of steps. Horovod's collectives have no XLA kernels, so
+    compile with ``jit_compile=False`` (Keras turns it on by itself on GPUs).
 
     Examples
     --------
@@ -46,7 +57,7 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     >>> from tal1_hvd import DistributedOptimizer
     >>> optimizer = DistributedOptimizer(keras.optimizers.Adam(1e-3))
     >>> model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
-    >>> model.compile(optimizer, loss="mse")
+    >>> model.compile(optimizer, loss="mse", jit_compile=False)
     """
 
     def __init__(
@@ -69,8 +80,10 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             raise ValueError(
                 f"backward_passes_per_step must be at least 1, got {backward_passes_per_step}"
             )
+        if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(_NO_LOSS_SCALING)
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = inner_optimizer
+        self.inner_optimizer = keras.optimizers.get(inner_optimizer)
         self.communicator = connect() if communicator is None else communicator
         self.op = op
         self.compression = compression
@@ -99,6 +112,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         trainable_variables : sequence of keras.Variable, optional
             Those the optimizer was built with, if left out.
         """
+        if keras.config.dtype_policy().compute_dtype == "float16" and self.communicator.size > 1:
+            raise ValueError(_NO_LOSS_SCALING)
         if trainable_variables is None:
             trainable_variables = self._trainable_variables
         if not self.built:

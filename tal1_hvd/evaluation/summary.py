@@ -12,7 +12,7 @@ from tal1_hvd.evaluation.metrics import (
 
 _FALSE_DISCOVERY_RATES = (0.05, 0.10, 0.20)
 _RESAMPLES = 1_000
-# Examples drawn at once, which bounds memory to some 50 MB.
+# Examples drawn at once, which bounds memory to some 200 MB.
 _DRAWS_AT_ONCE = 2_000_000
 
 

@@ -7,6 +7,7 @@ pickled.
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -106,8 +107,10 @@ def save_checkpoint(
         **{f"best/{i}": array for i, array in enumerate(best)},
     }
     note = {"format_version": FORMAT_VERSION, "progress": asdict(progress)}
+    archive = io.BytesIO()
+    np.savez(archive, note=np.frombuffer(json.dumps(note).encode(), dtype=np.uint8), **arrays)
     with atomic_file(path, "wb") as handle:
-        np.savez(handle, note=np.frombuffer(json.dumps(note).encode(), dtype=np.uint8), **arrays)
+        handle.write(archive.getbuffer())
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,12 @@ def plan_resume(
     if global_batch % per_step:
         raise InputError(
             f"--resume: the run's global batch of {global_batch} cannot be shared by {size} ranks"
+            + (f" x {per_step // size} passes" if per_step > size else "")
+        )
+    if before.shuffle == "shard" and size != manifest.get("world_size"):
+        raise InputError(
+            f"--resume: with --shuffle shard each of {manifest.get('world_size')} ranks has "
+            f"examples of its own, so the run cannot go on with {size}"
         )
     batch = global_batch // per_step
     after = replace(before, **{"batch_size": batch, **changes})

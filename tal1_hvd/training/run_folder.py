@@ -110,6 +110,8 @@ class RunFolder:
             return FileLock(self.path / ".lock", timeout=0).acquire()
         except Timeout:
             raise InputError(f"{self.path}: another process is training into it") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
     def remove_leftovers(self) -> None:
         """Remove what a killed session had begun to write."""

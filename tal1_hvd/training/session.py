@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,9 @@ def make_plan(
     if data is None:
         data = cached_dataset(SimulationSettings(), reporter.message)
     dataset = open_dataset(data, verify=verify)
+    if settings.data is not None:
+        # So that the run can be resumed from any folder.
+        settings = replace(settings, data=str(Path(settings.data).resolve()))
     if manifest and manifest["dataset"]["fingerprint"] != dataset.fingerprint:
         raise InputError(f"--data: {data} is not the dataset that the run was started with")
     return Plan(
@@ -173,20 +176,20 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     folder = RunFolder(
         Path(communicator.broadcast_json(str(plan.out or new_run_path(plan.settings))))
     )
-    trainer = Trainer.build(plan.settings, plan.dataset, plan.batching, communicator)
     with contextlib.ExitStack() as stack:
-        checkpoint = together(
-            communicator,
-            lambda: _open(folder, plan, manifest, trainer, stack) if rank == 0 else None,
-        )
-        finished = communicator.broadcast_json(_is_finished(folder, plan, checkpoint))
-        if finished:
-            reporter.message(f"{folder.path}: already finished; nothing to do")
-            return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
+        together(communicator, lambda: _claim(folder, plan, manifest, stack) if rank == 0 else None)
         session = communicator.broadcast_json(uuid.uuid4().hex)
         stack.enter_context(
             Watchdog(folder.heartbeats, rank, size, plan.settings.stall_timeout, session)
         )
+        trainer = Trainer.build(plan.settings, plan.dataset, plan.batching, communicator)
+        checkpoint = together(
+            communicator,
+            lambda: _take_over(folder, plan, manifest, trainer) if rank == 0 else None,
+        )
+        if communicator.broadcast_json(_is_finished(folder, plan, checkpoint)):
+            reporter.message(f"{folder.path}: already finished; nothing to do")
+            return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
         reporter.message(_describe(plan, folder, device, communicator))
         metrics = train(trainer, folder, reporter, checkpoint)
         # No rank leaves, and stops giving signs of life, before all are done.
@@ -200,19 +203,21 @@ def new_run_path(settings: TrainSettings) -> Path:
     return Path("runs") / f"{settings.model}-seed{settings.seed}-{stamp}"
 
 
-def _open(
-    folder: RunFolder,
-    plan: Plan,
-    manifest: dict[str, Any],
-    trainer: Trainer,
-    stack: contextlib.ExitStack,
-) -> Checkpoint | None:
-    """Create the run folder, or take it over with its last checkpoint; lock it for this session."""
+def _claim(
+    folder: RunFolder, plan: Plan, manifest: dict[str, Any], stack: contextlib.ExitStack
+) -> None:
+    """Create the run folder if the run is new, and lock it for this session."""
     if plan.manifest is None:
         RunFolder.create(folder.path, plan.settings, manifest)
-        stack.enter_context(folder.lock())
-        return None
     stack.enter_context(folder.lock())
+
+
+def _take_over(
+    folder: RunFolder, plan: Plan, manifest: dict[str, Any], trainer: Trainer
+) -> Checkpoint | None:
+    """Load a resumed run's last checkpoint, if there is one, and note its settings from now on."""
+    if plan.manifest is None:
+        return None
     checkpoint = None
     if folder.last.exists():
         checkpoint = load_checkpoint(folder.last)

@@ -180,13 +180,15 @@ def train(
     log = TensorBoardLog(folder.tensorboard) if communicator.rank == 0 else None
     # As if all earlier sessions had run without a break before this one.
     began = time.perf_counter() - progress.train_seconds
-    while not progress.finished(settings.epochs, settings.patience):
-        progress, best = _epoch(trainer, progress, best, began, reporter)
-        if log is not None:
-            _save(trainer, folder, progress, best)
-            log.write(progress.history[-1])
-            progress = replace(progress, train_seconds=time.perf_counter() - began)
-    reporter.finish()
+    try:
+        while not progress.finished(settings.epochs, settings.patience):
+            progress, best = _epoch(trainer, progress, best, began, reporter)
+            if log is not None:
+                _save(trainer, folder, progress, best)
+                log.write(progress.history[-1])
+                progress = replace(progress, train_seconds=time.perf_counter() - began)
+    finally:
+        reporter.finish()
     assign(trainer.model.variables, best)
     return _finish(trainer, folder, progress)
 
