@@ -330,7 +330,7 @@ def test_train_says_what_it_does(flow):
     # Three lines: whatever TensorFlow itself has to say stays away.
     first, *epochs = ended.stderr.splitlines()
     assert re.fullmatch(
-        r"tal1-hvd: training paper on 280 sequences of 120 bp: 1 rank \(single\), .+ each, "
+        r"tal1-hvd: training paper on 280 sequences of 120 bp: 1 rank, .+, "
         r"global batch 64; run folder run",
         first,
     )
