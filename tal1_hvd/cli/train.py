@@ -22,7 +22,7 @@ from tal1_hvd.cli.errors import report
 from tal1_hvd.cli.tables import show_metrics
 from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.distributed.environment import launched_rank, launched_world_size
-from tal1_hvd.distributed.launch import launch_ranks, ranks_from
+from tal1_hvd.distributed.launch import launch_ranks, ranks_from, require_horovod
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.manifest import read_manifest
@@ -199,6 +199,7 @@ def _launch(request: Request, count: int) -> int:
     # What is wrong is found here in one line instead of one a rank; and the data is made here.
     plan = make_plan(request, 0, count, reporter)
     folder = plan.out or new_run_path(plan.settings)
+    require_horovod()
     reporter.message(f"starting {count} ranks")
     code = _watch_ranks(request, folder, count, reporter)
     reporter.finish()

@@ -43,6 +43,12 @@ def ranks_from(text: str) -> int:
     raise InputError(f"--ranks: expected a number above 0 or auto, got {text!r}")
 
 
+def require_horovod() -> None:
+    """Raise InputError if Horovod is not installed."""
+    if importlib.util.find_spec("horovod") is None:
+        raise InputError("--ranks: several ranks need Horovod; launch/setup builds it")
+
+
 def launch_ranks(
     command: Sequence[str],
     count: int,
@@ -68,10 +74,8 @@ def launch_ranks(
     Raises
     ------
     InputError
-        Horovod or a launcher is not installed.
+        No launcher is installed.
     """
-    if importlib.util.find_spec("horovod") is None:
-        raise InputError("--ranks: several ranks need Horovod; launch/setup builds it")
     job = subprocess.Popen(
         [*_launcher(count), *command],
         env={**os.environ, **environment},

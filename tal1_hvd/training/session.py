@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,9 +113,6 @@ def make_plan(
     if data is None:
         data = cached_dataset(SimulationSettings(), reporter.message)
     dataset = open_dataset(data, verify=verify)
-    if settings.data is not None:
-        # So that the run can be resumed from any folder.
-        settings = replace(settings, data=str(Path(settings.data).resolve()))
     if manifest and manifest["dataset"]["fingerprint"] != dataset.fingerprint:
         raise InputError(f"--data: {data} is not the dataset that the run was started with")
     return Plan(
