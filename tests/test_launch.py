@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 import pytest
 
 from tal1_hvd.distributed import launch
-from tal1_hvd.distributed.launch import launch_ranks, ranks_from
+from tal1_hvd.distributed.launch import launch_ranks, ranks_from, require_horovod
 from tal1_hvd.errors import InputError
 
 
@@ -39,11 +38,10 @@ def start():
 def test_horovod_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "horovod", None)
     with pytest.raises(InputError, match="--ranks: several ranks need Horovod; launch/setup"):
-        start()
+        require_horovod()
 
 
 def test_no_launcher_is_installed(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(launch, "_program", lambda name: None)
     with pytest.raises(InputError, match="--ranks: found neither mpirun nor horovodrun"):
         start()
