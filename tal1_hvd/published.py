@@ -1,4 +1,4 @@
-"""The published results that this package reproduces (spec: density localisation, 50 epochs)."""
+"""The published experiment that this package reproduces: density localisation, 50 epochs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ class PublishedResult(NamedTuple):
     auprc: float
 
 
+FILTERS = 15
+# In bp; the pooling in positions of the convolution's output.
+FILTER_WIDTH = 10
+POOL_WIDTH = 35
+SHORTEST_INPUT = FILTER_WIDTH + POOL_WIDTH - 1
 EPOCHS = 50
 PUBLISHED = (
     PublishedResult("1 GPU", 133.15, 0.9382, 0.1680, 0.98, 0.98),

@@ -18,7 +18,6 @@ from tal1_hvd.data.importing import (
     DINUCLEOTIDE_SHUFFLE,
     ImportSettings,
     import_dataset,
-    is_simdata,
 )
 from tests.helpers import names, refused
 
@@ -190,21 +189,6 @@ def test_simdata_with_two_labels_and_chromosomes(toy):
         )
         assert dataset.labels.tolist() == labels
         assert dataset.splits.tolist() == [0, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("x.simdata", True),
-        ("a/x.simdata.gz", True),
-        (Path("x.simdata"), True),
-        ("x.fa", False),
-        ("x.simdata.fa", False),
-        ("-", False),
-    ],
-)
-def test_simdata_is_known_by_its_name(name, expected):
-    assert is_simdata(name) == expected
 
 
 BOTH = f"{SIMDATA}chr1:0-4\tACGT\t\t1\nchr2:0-4\tACGT\t\t0\n"

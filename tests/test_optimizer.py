@@ -322,6 +322,17 @@ class TestFit:
         assert int(wrapped.optimizer.iterations.value) == 12
         assert float(wrapped.optimizer.learning_rate) == float(plain.optimizer.learning_rate)
 
+    def test_variables_without_weight_decay(self):
+        optimizer = DistributedOptimizer(INNER["adamw"](), SingleProcess())
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        model = small_model()
+        before = model.get_weights()
+        optimizer.build(model.trainable_variables)
+        optimizer.apply([tf.zeros(v.shape) for v in model.trainable_variables])
+        for variable, old in zip(model.trainable_variables, before, strict=True):
+            decayed = not np.array_equal(variable.numpy(), old)
+            assert decayed == ("bias" not in variable.name)
+
     def test_passes(self):
         """Two batches of 8 a step, averaged, are a batch of 16."""
         plain = self.fit(SGD(0.1), batch_size=16)

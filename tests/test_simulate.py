@@ -378,7 +378,7 @@ def test_failure_leaves_no_folder_and_simdna_as_it_was(tmp_path, monkeypatch):
     assert after[1].tolist() == before[1].tolist() and after[2:] == before[2:]
 
 
-def test_progress_counts_every_sequence_and_nothing_is_printed(tmp_path, capfd):
+def test_reporters_counts_every_sequence_and_nothing_is_printed(tmp_path, capfd):
     done = []
     # So tight a centre makes simdna try often, of which it would tell.
     given = settings(**BLOCKS | {"center": 67}, min_sites=4)

@@ -39,7 +39,7 @@ from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.simulation.simulate import simulate
 from tal1_hvd.training.checkpoint import load_checkpoint
 from tal1_hvd.training.plan import plan_batches
-from tal1_hvd.training.progress import Silent
+from tal1_hvd.training.reporters import Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import Request, make_plan, new_run_path, run_session
 from tal1_hvd.training.settings import TrainSettings

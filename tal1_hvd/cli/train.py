@@ -19,21 +19,18 @@ from typing import NoReturn
 
 from tal1_hvd.cli.arguments import Parser, add_setting
 from tal1_hvd.cli.errors import report
+from tal1_hvd.cli.launching import launch, make_reporter, shown_elsewhere
 from tal1_hvd.cli.tables import show_metrics
 from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.distributed.environment import launched_rank, launched_world_size
-from tal1_hvd.distributed.launch import launch_ranks, ranks_from, require_horovod
+from tal1_hvd.distributed.launch import ranks_from
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.manifest import read_manifest
-from tal1_hvd.training.progress import Bar, Events, Lines, Reporter, replay
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.session import Request, make_plan, new_run_path, run_session
+from tal1_hvd.training.session import Request, run_session
 from tal1_hvd.training.settings import COMPRESSIONS, SHUFFLES, STRATEGIES, TrainSettings
 
-# Set by --ranks for the ranks that it starts: rank 0 then sends events instead of drawing.
-_EVENTS = "TAL1_HVD_EVENTS"
-_INTERRUPTED = 130
 # Seconds that other ranks leave rank 0 to report an error that all of them have met.
 _LET_RANK_0_SPEAK = 3.0
 _NOT_SETTINGS = ("config", "out", "resume", "ranks")
@@ -146,13 +143,16 @@ def run(args: argparse.Namespace) -> int:
             )
         count = ranks_from(args.ranks)
         if count > 1:
-            return _launch(request, count)
+            folder, code = launch(request, count)
+            if code == 0:
+                _show(folder)
+            return code
     return _train(request, launched or 1)
 
 
 def _train(request: Request, size: int) -> int:
     try:
-        result = run_session(request, _reporter)
+        result = run_session(request, make_reporter)
     except AgreedError as error:
         if launched_rank() in (None, 0):
             report(str(error))
@@ -161,7 +161,7 @@ def _train(request: Request, size: int) -> int:
         if size == 1:
             raise
         _end_rank(error)
-    if result.rank == 0 and _EVENTS not in os.environ:
+    if result.rank == 0 and not shown_elsewhere():
         _show(result.folder)
     return 0
 
@@ -183,54 +183,6 @@ def _end_rank(error: Exception) -> NoReturn:
     sys.stderr.write(f"{text}tal1-hvd: error: rank {rank} failed: {line}\n")
     sys.stderr.flush()
     os._exit(1)
-
-
-def _reporter() -> Reporter:
-    if _EVENTS in os.environ:
-        return Events()
-    return Bar() if sys.stderr.isatty() else Lines()
-
-
-def _launch(request: Request, count: int) -> int:
-    """Start the ranks, show their course, and the table at the end."""
-    if request.changes.get("strategy") == "single":
-        raise InputError(f"--strategy: single cannot be {count} ranks; leave it or --ranks out")
-    reporter = Bar() if sys.stderr.isatty() else Lines()
-    # What is wrong is found here in one line instead of one a rank; and the data is made here.
-    plan = make_plan(request, 0, count, reporter)
-    folder = plan.out or new_run_path(plan.settings)
-    require_horovod()
-    reporter.message(f"starting {count} ranks")
-    code = _watch_ranks(request, folder, count, reporter)
-    reporter.finish()
-    if code == 0:
-        _show(folder)
-        return 0
-    hint = f"; go on with: tal1-hvd train --out {folder} --resume" if folder.exists() else ""
-    if code == _INTERRUPTED:
-        report(f"interrupted{hint}")
-    elif code != 2:
-        report(f"the job ended with exit code {code}{hint}")
-        return 1
-    return code
-
-
-def _watch_ranks(request: Request, folder: Path, count: int, reporter: Reporter) -> int:
-    """Start the ranks and return the job's exit code."""
-    try:
-        return launch_ranks(
-            [sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
-            count,
-            {_EVENTS: "1"},
-            lambda line: replay(line, reporter),
-        )
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-
-
-def _flags(request: Request, folder: Path) -> list[str]:
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in request.changes.items()]
-    return [*flags, f"--out={folder}", *(["--resume"] if request.resume else [])]
 
 
 def _show(folder: Path) -> None:

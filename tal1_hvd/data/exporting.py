@@ -9,8 +9,7 @@ from tal1_hvd.data.dataset import SPLITS, Dataset, Site
 from tal1_hvd.data.encoding import decode
 from tal1_hvd.data.fasta import write_fasta
 from tal1_hvd.data.files import atomic_text, require_absent
-from tal1_hvd.data.importing import is_simdata
-from tal1_hvd.data.simdata import SimulatedRecord, write_simdata
+from tal1_hvd.data.simdata import SimulatedRecord, is_simdata, write_simdata
 
 _SPLIT_NAMES = {code: name for name, code in SPLITS.items()}
 

@@ -14,7 +14,7 @@ from tal1_hvd.data.encoding import encode, fit_length
 from tal1_hvd.data.fasta import read_fasta
 from tal1_hvd.data.files import require_vacant
 from tal1_hvd.data.shuffle import dinucleotide_shuffle
-from tal1_hvd.data.simdata import read_simdata
+from tal1_hvd.data.simdata import is_simdata, read_simdata
 from tal1_hvd.data.splits import chromosome_split, stratified_split
 from tal1_hvd.errors import InputError
 
@@ -124,11 +124,6 @@ def import_dataset(settings: ImportSettings, out: str | Path) -> Path:
             sites=sites,
         )
     return out
-
-
-def is_simdata(path: str | Path) -> bool:
-    """Say whether a file's name marks it as simdata (``.simdata``, ``.simdata.gz``)."""
-    return str(path).endswith((".simdata", ".simdata.gz"))
 
 
 def _read_examples(settings: ImportSettings) -> tuple[list[_Example], list[Site] | None]:

@@ -37,6 +37,11 @@ class SimulatedRecord:
     line: int = 0
 
 
+def is_simdata(path: str | Path) -> bool:
+    """Say whether a file's name marks it as simdata (``.simdata``, ``.simdata.gz``)."""
+    return str(path).endswith((".simdata", ".simdata.gz"))
+
+
 def read_simdata(path: str | Path, label: str | None = None) -> Iterator[SimulatedRecord]:
     """Read a simdata file, plain or gzip, a record at a time.
 

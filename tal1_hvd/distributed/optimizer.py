@@ -185,6 +185,14 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
         """Updates applied by the inner optimizer."""
         return self.inner_optimizer.iterations
 
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[keras.Variable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
+        """Tell the inner optimizer which variables do not decay; before `build`."""
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """Scale the loss as the inner optimizer wants it."""
         return self.inner_optimizer.scale_loss(loss)

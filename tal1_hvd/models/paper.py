@@ -6,10 +6,7 @@ import keras
 import numpy as np
 
 from tal1_hvd.errors import InputError
-
-FILTERS = 15
-FILTER_WIDTH = 10
-POOL_WIDTH = 35
+from tal1_hvd.published import FILTER_WIDTH, FILTERS, POOL_WIDTH, SHORTEST_INPUT
 
 
 def paper(length: int, seed: int = 0, dtype: str = "float32") -> keras.Model:
@@ -38,10 +35,9 @@ def paper(length: int, seed: int = 0, dtype: str = "float32") -> keras.Model:
     InputError
         `length` leaves nothing to pool.
     """
-    shortest = FILTER_WIDTH + POOL_WIDTH - 1
-    if length < shortest:
+    if length < SHORTEST_INPUT:
         raise InputError(
-            f"model 'paper' needs sequences of at least {shortest} bp, these have {length} bp"
+            f"model 'paper' needs sequences of at least {SHORTEST_INPUT} bp, these have {length} bp"
         )
     policy = keras.dtype_policies.get(dtype)
     convolution_seed, dense_seed = map(int, np.random.SeedSequence(seed).generate_state(2))

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from tal1_hvd.errors import InputError
+from tal1_hvd.published import SHORTEST_INPUT
 
 if TYPE_CHECKING:
     import keras
@@ -22,7 +23,7 @@ _MODELS = {
     "paper": _Entry(
         "tal1_hvd.models.paper",
         "paper",
-        44,
+        SHORTEST_INPUT,
         "the published CNN, 1,246 parameters at 1,500 bp",
     ),
 }

@@ -32,7 +32,7 @@ class Scorer:
         self._forward = tf.function(
             lambda codes: model(codes, training=False)[:, 0],
             input_signature=[tf.TensorSpec((batch, self.length), tf.uint8)],
-        )
+        ).get_concrete_function()
 
     def __call__(self, sequences: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Score sequences.
@@ -51,7 +51,8 @@ class Scorer:
         """
         rows = np.arange(len(sequences)) if rows is None else rows
         scores = [
-            self._forward(codes).numpy()[:count] for codes, count in self._batches(sequences, rows)
+            self._forward(tf.constant(codes)).numpy()[:count]
+            for codes, count in self._batches(sequences, rows)
         ]
         return np.concatenate(scores) if scores else np.empty(0, dtype=self._dtype)
 

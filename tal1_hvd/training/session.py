@@ -15,7 +15,7 @@ from tal1_hvd.data.dataset import Dataset, open_dataset
 from tal1_hvd.data.files import exists, require_vacant
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
-from tal1_hvd.distributed.watchdog import Watchdog
+from tal1_hvd.distributed.watchdog import Watchdog, watch_start
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import start_tensorflow, usable_cores
 from tal1_hvd.simulation.cache import cached_dataset
@@ -23,7 +23,7 @@ from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.training.checkpoint import Checkpoint, load_checkpoint, require_fit
 from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import plan_batches, plan_resume
-from tal1_hvd.training.progress import Reporter, Silent
+from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings
 
@@ -156,6 +156,29 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     AgreedError
         The request cannot be carried out; raised on all ranks.
     """
+    timeout = request.changes.get("stall_timeout", TrainSettings.stall_timeout)
+    with contextlib.ExitStack() as stack:
+        with watch_start(timeout):
+            session = _start(request, make_reporter, stack)
+        return _train(session)
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What all ranks have agreed on before they train."""
+
+    communicator: Communicator
+    plan: Plan
+    manifest: dict[str, Any]
+    device: str
+    folder: RunFolder
+    reporter: Reporter
+
+
+def _start(
+    request: Request, make_reporter: Callable[[], Reporter], stack: contextlib.ExitStack
+) -> _Session:
+    """Connect, check, start TensorFlow and make the run folder, which `stack` locks and watches."""
     communicator = connect(request.changes.get("strategy", "auto"))
     rank, size = communicator.rank, communicator.size
     reporter = make_reporter() if rank == 0 else Silent()
@@ -166,31 +189,34 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
         return plan, start_tensorflow(plan.settings.threads or alone, communicator.local_rank)
 
     plan, device = together(communicator, prepare)
-    # What follows imports TensorFlow, which had to be set up first.
-    from tal1_hvd.training.train import Trainer, train
-
     manifest = make_manifest(plan.settings, plan.dataset, plan.batching, communicator, device)
     folder = RunFolder(
         Path(communicator.broadcast_json(str(plan.out or new_run_path(plan.settings))))
     )
-    with contextlib.ExitStack() as stack:
-        together(communicator, lambda: _claim(folder, plan, manifest, stack) if rank == 0 else None)
-        session = communicator.broadcast_json(uuid.uuid4().hex)
-        stack.enter_context(
-            Watchdog(folder.heartbeats, rank, size, plan.settings.stall_timeout, session)
-        )
-        trainer = Trainer.build(plan.settings, plan.dataset, plan.batching, communicator)
-        checkpoint = together(
-            communicator,
-            lambda: _take_over(folder, plan, manifest, trainer) if rank == 0 else None,
-        )
-        if communicator.broadcast_json(_is_finished(folder, plan, checkpoint)):
-            reporter.message(f"{folder.path}: already finished; nothing to do")
-            return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
-        reporter.message(_describe(plan, folder, device, communicator))
-        metrics = train(trainer, folder, reporter, checkpoint)
-        # No rank leaves, and stops giving signs of life, before all are done.
-        communicator.barrier()
+    together(communicator, lambda: _claim(folder, plan, manifest, stack) if rank == 0 else None)
+    name = communicator.broadcast_json(uuid.uuid4().hex)
+    stack.enter_context(Watchdog(folder.heartbeats, rank, size, plan.settings.stall_timeout, name))
+    return _Session(communicator, plan, manifest, device, folder, reporter)
+
+
+def _train(session: _Session) -> Result:
+    # Imports TensorFlow, which had to be set up first.
+    from tal1_hvd.training.train import Trainer, train
+
+    communicator, plan, folder = session.communicator, session.plan, session.folder
+    rank, reporter = communicator.rank, session.reporter
+    trainer = Trainer.build(plan.settings, plan.dataset, plan.batching, communicator)
+    checkpoint = together(
+        communicator,
+        lambda: _take_over(folder, plan, session.manifest, trainer) if rank == 0 else None,
+    )
+    if communicator.broadcast_json(_is_finished(folder, plan, checkpoint)):
+        reporter.message(f"{folder.path}: already finished; nothing to do")
+        return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
+    reporter.message(_describe(plan, folder, session.device, communicator))
+    metrics = train(trainer, folder, reporter, checkpoint)
+    # No rank leaves, and stops giving signs of life, before all are done.
+    communicator.barrier()
     return Result(folder.path, metrics, rank)
 
 

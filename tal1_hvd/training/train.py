@@ -20,7 +20,7 @@ from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.registry import build_model
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, assign, save_checkpoint
-from tal1_hvd.training.progress import Reporter
+from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.schedule import ScaledWarmup
 from tal1_hvd.training.settings import TrainSettings

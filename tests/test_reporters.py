@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tal1_hvd.training.progress import (
+from tal1_hvd.training.reporters import (
     EVENT_PREFIX,
     Bar,
     Events,

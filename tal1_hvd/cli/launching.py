@@ -1,0 +1,87 @@
+"""``train --ranks``: start the ranks on this machine, and show what rank 0 tells."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tal1_hvd.cli.errors import report
+from tal1_hvd.distributed.launch import launch_ranks, require_horovod
+from tal1_hvd.errors import InputError
+from tal1_hvd.training.reporters import Bar, Events, Lines, Reporter, replay
+from tal1_hvd.training.session import Request, make_plan, new_run_path
+
+# Set for the ranks that are started here: rank 0 then sends events instead of drawing.
+_EVENTS = "TAL1_HVD_EVENTS"
+_INTERRUPTED = 130
+
+
+def shown_elsewhere() -> bool:
+    """Say whether the process that started this rank shows its progress and results."""
+    return _EVENTS in os.environ
+
+
+def make_reporter() -> Reporter:
+    """Return what suits where this process's output goes."""
+    if shown_elsewhere():
+        return Events()
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def launch(request: Request, count: int) -> tuple[Path, int]:
+    """Start the ranks and show their course.
+
+    Parameters
+    ----------
+    request : Request
+    count : int
+        Ranks, at least 2.
+
+    Returns
+    -------
+    folder : Path
+        The run folder.
+    code : int
+        The command's exit code.
+
+    Raises
+    ------
+    InputError
+        The request cannot be carried out.
+    """
+    if request.changes.get("strategy") == "single":
+        raise InputError(f"--strategy: single cannot be {count} ranks; leave it or --ranks out")
+    reporter = make_reporter()
+    # What is wrong is found here in one line instead of one a rank; and the data is made here.
+    plan = make_plan(request, 0, count, reporter)
+    folder = plan.out or new_run_path(plan.settings)
+    require_horovod()
+    reporter.message(f"starting {count} ranks")
+    code = _watch_ranks(request, folder, count, reporter)
+    reporter.finish()
+    hint = f"; go on with: tal1-hvd train --out {folder} --resume" if folder.exists() else ""
+    if code == _INTERRUPTED:
+        report(f"interrupted{hint}")
+    elif code not in (0, 2):
+        report(f"the job ended with exit code {code}{hint}")
+        code = 1
+    return folder, code
+
+
+def _watch_ranks(request: Request, folder: Path, count: int, reporter: Reporter) -> int:
+    """Start the ranks and return the job's exit code."""
+    try:
+        return launch_ranks(
+            [sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
+            count,
+            {_EVENTS: "1"},
+            lambda line: replay(line, reporter),
+        )
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _flags(request: Request, folder: Path) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in request.changes.items()]
+    return [*flags, f"--out={folder}", *(["--resume"] if request.resume else [])]
