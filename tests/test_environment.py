@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 
 from tal1_hvd.distributed.environment import (
+    launched_job_here,
     launched_rank,
     launched_world_size,
     set_horovod_defaults,
@@ -37,6 +38,9 @@ LAUNCHED = [
     # A batch job's allocation is not a launcher.
     ({"SLURM_NTASKS": "16", "SLURM_JOB_ID": "1"}, None, None),
     ({"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, None, None),
+    # Nor is an interactive shell in one.
+    ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None, None),
+    ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "PMI_SIZE": "1"}, None, None),
 ]
 
 
@@ -50,6 +54,34 @@ def environment():
 def test_launched(given, size, rank):
     assert launched_world_size(given) == size
     assert launched_rank(given) == rank
+
+
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+    "PMIX_NAMESPACE": "360710145",
+}
+GLOO = {
+    "HOROVOD_SIZE": "2",
+    "HOROVOD_LOCAL_SIZE": "2",
+    "HOROVOD_GLOO_RENDEZVOUS_ADDR": "fe80::1%lo",
+    "HOROVOD_GLOO_RENDEZVOUS_PORT": "4000",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "job"),
+    [
+        (OPEN_MPI, "360710145"),
+        (GLOO, "fe80--1-lo-4000"),
+        # Some ranks are elsewhere.
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None),
+        ({"PMI_SIZE": "2", "MPI_LOCALNRANKS": "2"}, None),
+        ({}, None),
+    ],
+)
+def test_job_on_this_machine(given, job):
+    assert launched_job_here(given) == job
 
 
 @pytest.mark.parametrize(("given", "size", "rank"), LAUNCHED)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +130,25 @@ def test_a_stopped_rank_is_named_and_the_job_ended(
     assert job.returncode not in (0, 2)
     assert f"rank {rank} (host " in errors
     assert f"process {stopped}) has given no sign of life" in errors
+
+
+@pytest.mark.slow
+def test_a_rank_stopped_while_it_starts_is_named(small_data: Path, tmp_path: Path) -> None:
+    """Long before there is a run folder; the watch allows 60 s there at least."""
+    signs = Path(tempfile.gettempdir()) / f"tal1-hvd-{os.getuid()}"
+    before = set(signs.glob("*/rank-1"))
+    out = tmp_path / "run"
+    job = start([*mpirun(2), *train_flags(small_data, out, "--stall-timeout", "3")])
+    pause = threading.Event()
+    for _ in range(6000):
+        appeared = set(signs.glob("*/rank-1")) - before
+        if appeared:
+            break
+        pause.wait(0.005)
+    (sign,) = appeared
+    process = int(sign.read_text().split()[-1])
+    send(process, signal.SIGSTOP)
+    assert not out.exists()
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode not in (0, 2)
+    assert f"process {process}) has given no sign of life" in errors

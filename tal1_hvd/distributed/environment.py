@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,14 @@ _SIZE_VARIABLES = (
     "SLURM_STEP_NUM_TASKS",
 )
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+_LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+# What the ranks of a job share and no other job has at that time: Gloo's meeting point, Open MPI's
+# job number, Slurm's job and step.
+_JOB_VARIABLES = (
+    ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
+    ("PMIX_NAMESPACE",),
+    ("SLURM_JOB_ID", "SLURM_STEP_ID"),
+)
 
 _HOROVOD_DEFAULTS = {
     # Milliseconds between Horovod's rounds: with its own default, 1, an all-reduce of this model's
@@ -28,12 +37,29 @@ _HOROVOD_DEFAULTS = {
 
 def launched_world_size(environment: Mapping[str, str] = os.environ) -> int | None:
     """Return how many ranks a launcher started, or None if none did."""
-    return _first_number(environment, _SIZE_VARIABLES)
+    return None if _is_shell(environment) else _first_number(environment, _SIZE_VARIABLES)
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int | None:
     """Return the rank a launcher gave this process, or None if none did."""
-    return _first_number(environment, _RANK_VARIABLES)
+    return None if _is_shell(environment) else _first_number(environment, _RANK_VARIABLES)
+
+
+def launched_job_here(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return a name that a job's ranks share, if a launcher started all of them on this machine.
+
+    Returns
+    -------
+    str or None
+        Of letters, digits, ``.`` and ``-``.
+    """
+    size = launched_world_size(environment)
+    if size is None or size != _first_number(environment, _LOCAL_SIZE_VARIABLES):
+        return None
+    for names in _JOB_VARIABLES:
+        if all(name in environment for name in names):
+            return re.sub(r"[^\w.]", "-", "-".join(environment[name] for name in names))
+    return None
 
 
 def set_horovod_defaults() -> None:
@@ -43,6 +69,14 @@ def set_horovod_defaults() -> None:
     if (Path(sys.prefix) / "bin" / "orted").exists():
         # Open MPI from PyPI: a process that no mpirun started does not know where it lies.
         os.environ.setdefault("OPAL_PREFIX", sys.prefix)
+
+
+def _is_shell(environment: Mapping[str, str]) -> bool:
+    """Say whether this runs in a Slurm step of one task, as an interactive shell is."""
+    launchers = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE")
+    return environment.get("SLURM_STEP_NUM_TASKS") == "1" and not any(
+        name in environment for name in launchers
+    )
 
 
 def _first_number(environment: Mapping[str, str], names: tuple[str, ...]) -> int | None:

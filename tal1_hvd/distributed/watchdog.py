@@ -12,13 +12,23 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from tal1_hvd.distributed.environment import (
+    launched_job_here,
+    launched_rank,
+    launched_world_size,
+)
+from tal1_hvd.errors import InputError
+
 _INTERVAL = 1.0
+# Seconds: loading TensorFlow from a slow disk can hold up a rank's signs of life.
+_SHORTEST_AT_START = 60.0
 
 
 class Watchdog:
@@ -80,7 +90,7 @@ class Watchdog:
         if self._active:
             self._stop.set()
             self._thread.join()
-            if kind is None:
+            if kind is None or issubclass(kind, InputError):
                 # Whoever still watches sees that this rank has ended in good order.
                 self._own.unlink(missing_ok=True)
 
@@ -127,6 +137,44 @@ class Watchdog:
             f"{seconds:.0f} s (--stall-timeout {self._timeout:g}); ending the job; "
             "go on with --resume"
         )
+
+
+@contextlib.contextmanager
+def watch_start(timeout: float) -> Iterator[None]:
+    """Watch the ranks of this machine while they start, when there is no run folder yet.
+
+    Does nothing where no launcher started this process, or started ranks on other machines too.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds, at least 60; 0 for no watch.
+    """
+    job = launched_job_here()
+    if job is None or not timeout:
+        yield
+        return
+    folder = Path(tempfile.gettempdir()) / f"tal1-hvd-{os.getuid()}"
+    watchdog = Watchdog(
+        folder / job,
+        launched_rank() or 0,
+        launched_world_size() or 1,
+        max(timeout, _SHORTEST_AT_START),
+        job,
+    )
+    with contextlib.ExitStack() as stack:
+        # A full disk or somebody else's folder there is no reason not to train.
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            stack.callback(_remove_if_empty, folder / job, folder)
+            stack.enter_context(watchdog)
+        yield
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _say(message: str) -> None:
