@@ -69,9 +69,12 @@ class Batching:
         members = np.full((self.steps, per_rank), -1, dtype=np.int64)
         if self.shuffle == "global":
             order = self._permutation(self.examples, epoch)
-            for step in range(self.steps):
-                share = self._share(order, step)
-                members[step, : len(share)] = share
+            whole = self.examples // self.global_batch
+            in_whole, last = np.split(order, [whole * self.global_batch])
+            members[:whole] = in_whole.reshape(whole, self.size, per_rank)[:, self.rank]
+            if len(last):
+                share = np.array_split(last, self.size)[self.rank]
+                members[whole, : len(share)] = share
             counts = np.minimum(
                 self.global_batch, self.examples - self.global_batch * np.arange(self.steps)
             )
@@ -83,10 +86,6 @@ class Batching:
             counts = sum(np.clip(size - starts, 0, per_rank) for size in sizes)
         passes = members.reshape(self.steps * self.accumulation, self.batch)
         return EpochBatches(passes, np.repeat(counts, self.accumulation))
-
-    def _share(self, order: np.ndarray, step: int) -> np.ndarray:
-        whole = order[step * self.global_batch : (step + 1) * self.global_batch]
-        return np.array_split(whole, self.size)[self.rank]
 
     def _shard_sizes(self) -> list[int]:
         small, larger = divmod(self.examples, self.size)

@@ -54,8 +54,8 @@ class Communicator(Protocol):
     def broadcast_json(self, value: Any) -> Any:
         """Return rank 0's JSON value."""
 
-    def barrier(self) -> None:
-        """Wait until every rank has come here."""
+    def close(self) -> None:
+        """Wait until every rank has come here, and end the connection."""
 
 
 class SingleProcess:
@@ -86,7 +86,7 @@ class SingleProcess:
         """Return `value`, as JSON would hand it on."""
         return json.loads(json.dumps(value))
 
-    def barrier(self) -> None:
+    def close(self) -> None:
         """Do nothing."""
 
 
@@ -143,9 +143,11 @@ class HorovodCommunicator:
         """Return rank 0's JSON value."""
         return self.all_gather_json(value if self.rank == 0 else None)[0]
 
-    def barrier(self) -> None:
-        """Wait until every rank has come here."""
+    def close(self) -> None:
+        """Wait until every rank has come here, and end the connection."""
+        # Horovod's own shutdown is not waited for: the first rank's ends the others' collectives.
         self.all_gather(np.zeros(1, dtype=np.uint8))
+        self._hvd.shutdown()
 
 
 def connect(strategy: str = "auto") -> Communicator:

@@ -11,6 +11,7 @@ import numpy as np
 from tal1_hvd.data.encoding import UNKNOWN, encode, reverse_complement
 from tal1_hvd.data.files import exists
 from tal1_hvd.errors import InputError
+from tal1_hvd.models.first_layer import fuse_first_layer
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.run_folder import RunFolder
 
@@ -43,7 +44,7 @@ class TrainedModel:
 
     def __init__(self, model: keras.Model):
         self.model = model
-        self._score = Scorer(model)
+        self._score = Scorer(fuse_first_layer(model))
         self.length = self._score.length
 
     def predict(
@@ -97,6 +98,10 @@ class TrainedModel:
     def _codes(self, sequences: Sequence[str] | np.ndarray) -> np.ndarray:
         if isinstance(sequences, str):
             raise InputError("sequences: expected a list of strings, got one string")
+        if not isinstance(sequences, Sequence | np.ndarray):
+            raise InputError(
+                f"sequences: expected a list of strings or an array, got {type(sequences).__name__}"
+            )
         if isinstance(sequences, np.ndarray) and sequences.dtype.kind not in "US":
             if sequences.ndim != 2 or sequences.shape[1] != self.length:
                 raise InputError(
@@ -110,6 +115,9 @@ class TrainedModel:
             return sequences
         codes = np.empty((len(sequences), self.length), dtype=np.uint8)
         for i, sequence in enumerate(sequences):
+            if not isinstance(sequence, str):
+                kind = type(sequence).__name__
+                raise InputError(f"sequences: number {i} is no string but {kind}")
             if len(sequence) != self.length:
                 raise InputError(
                     f"sequences: number {i} has {len(sequence)} bp, the model takes {self.length}"

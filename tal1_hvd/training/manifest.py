@@ -34,13 +34,18 @@ def make_manifest(
     -------
     dict
         versions, host, command, start (ISO 8601, UTC), world size, global batch size, each rank's
-        host, process, device and seed, and the dataset's path, task, parameters and fingerprint.
+        host, process, device, instruction set of the first layer and seed, and the dataset's path,
+        task, parameters and fingerprint.
     """
+    # Imports TensorFlow, which runs by now.
+    from tal1_hvd.models.dna_conv_pool import instruction_set
+
     own = {
         "rank": communicator.rank,
         "host": platform.node(),
         "process": os.getpid(),
         "device": device,
+        "first_layer": instruction_set(),
         # Every draw is keyed by seed, epoch and example, so ranks share the seed.
         "seed": settings.seed,
     }

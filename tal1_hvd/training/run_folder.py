@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class RunFolder:
             It exists and is not empty, or cannot be written.
         """
         with atomic_folder(path) as folder:
-            (folder / "config.yaml").write_text(settings.to_yaml())
+            (folder / "config.yaml").write_text(settings.to_yaml(manifest["world_size"]))
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
             (folder / "checkpoints").mkdir()
         return cls(path)
@@ -119,10 +120,10 @@ class RunFolder:
             for unfinished in folder.glob(".*.tmp*"):
                 unfinished.unlink(missing_ok=True)
 
-    def write_settings(self, settings: TrainSettings) -> None:
-        """Replace the settings."""
+    def write_settings(self, settings: TrainSettings, ranks: int) -> None:
+        """Replace the settings, and how many ranks train with them."""
         with atomic_file(self.config) as handle:
-            handle.write(settings.to_yaml())
+            handle.write(settings.to_yaml(ranks))
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
@@ -143,10 +144,13 @@ class RunFolder:
 
     def write_model(self, model: keras.Model) -> None:
         """Write the model in Keras's own format."""
-        # Keras insists on the name's ending.
-        temporary = self.path / ".model.tmp.keras"
-        model.save(temporary)
-        temporary.replace(self.model)
+        # Keras insists on a file whose name ends so.
+        with tempfile.TemporaryDirectory() as folder:
+            saved = Path(folder) / "model.keras"
+            model.save(saved)
+            content = saved.read_bytes()
+        with atomic_file(self.model, "wb") as handle:
+            handle.write(content)
 
     def read_metrics(self) -> dict[str, Any]:
         """Read the metrics.
@@ -157,9 +161,12 @@ class RunFolder:
             They are not there, or damaged.
         """
         try:
-            return json.loads(self.metrics.read_text())
-        except (OSError, ValueError) as error:
+            metrics = json.loads(self.metrics.read_text())
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.metrics}: cannot be read: {error}") from None
+        if not isinstance(metrics, dict) or "test" not in metrics:
+            raise InputError(f"{self.metrics}: not a run's metrics")
+        return metrics
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the metrics, which marks the run as finished."""

@@ -110,6 +110,9 @@ def make_plan(
                 )
             require_vacant(request.out)
     data = settings.data
+    if manifest and "data" not in request.changes and not (data and exists(Path(data))):
+        # The run was started from another folder, or with the default dataset.
+        data = manifest["dataset"]["path"]
     if data is None:
         data = cached_dataset(SimulationSettings(), reporter.message)
     dataset = open_dataset(data, verify=verify)
@@ -201,6 +204,7 @@ def _start(
 
 def _train(session: _Session) -> Result:
     # Imports TensorFlow, which had to be set up first.
+    from tal1_hvd.models.dna_conv_pool import why_not_compiled
     from tal1_hvd.training.train import Trainer, train
 
     communicator, plan, folder = session.communicator, session.plan, session.folder
@@ -212,11 +216,15 @@ def _train(session: _Session) -> Result:
     )
     if communicator.broadcast_json(_is_finished(folder, plan, checkpoint)):
         reporter.message(f"{folder.path}: already finished; nothing to do")
+        communicator.close()
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
     reporter.message(_describe(plan, folder, session.device, communicator))
+    reason = why_not_compiled()
+    if reason is not None:
+        reporter.message(f"the first layer uses TensorFlow's own operations: {reason}")
     metrics = train(trainer, folder, reporter, checkpoint)
     # No rank leaves, and stops giving signs of life, before all are done.
-    communicator.barrier()
+    communicator.close()
     return Result(folder.path, metrics, rank)
 
 
@@ -251,17 +259,22 @@ def _take_over(
     # Metrics mark a finished run, which this one is not any more if it has more epochs now.
     folder.metrics.unlink(missing_ok=True)
     folder.remove_leftovers()
-    folder.write_settings(plan.settings)
+    folder.write_settings(plan.settings, manifest["world_size"])
     folder.write_manifest(manifest)
     return checkpoint
 
 
 def _is_finished(folder: RunFolder, plan: Plan, checkpoint: Checkpoint | None) -> bool:
-    return (
-        checkpoint is not None
-        and checkpoint.progress.finished(plan.settings.epochs, plan.settings.patience)
-        and folder.metrics.exists()
-    )
+    if checkpoint is None:
+        return False
+    if not checkpoint.progress.finished(plan.settings.epochs, plan.settings.patience):
+        return False
+    try:
+        folder.read_metrics()
+    except InputError:
+        # Missing or damaged: they are made again from the checkpoint.
+        return False
+    return True
 
 
 def _describe(plan: Plan, folder: RunFolder, device: str, communicator: Communicator) -> str:

@@ -18,6 +18,9 @@ COMPRESSIONS = ("none", "fp16")
 # A run that is resumed may change these; all others decide what it computes.
 CHANGEABLE = frozenset({"epochs", "patience", "threads", "stall_timeout", "strategy", "data"})
 
+# More than any machine has cores for one rank.
+_MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -85,23 +88,32 @@ class TrainSettings:
             ("--accumulation", self.accumulation, 1),
             ("--warmup-examples", self.warmup_examples, 0),
             ("--seed", self.seed, 0),
-            ("--threads", self.threads, 1),
             ("--patience", self.patience, 1),
             ("--stall-timeout", self.stall_timeout, 0),
         ):
             if value is not None and not value >= least:
                 raise InputError(f"{option}: must be at least {least}, got {value}")
+        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
+            raise InputError(
+                f"--threads: must lie between 1 and {_MOST_THREADS}, got {self.threads}"
+            )
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"--learning-rate: must be above 0, got {self.learning_rate}")
 
-    def to_yaml(self) -> str:
-        """Return the settings as YAML, named as the flags are: a file for ``--config``."""
+    def to_yaml(self, ranks: int) -> str:
+        """Return the settings as YAML, named as the flags are: a file for ``--config``.
+
+        Parameters
+        ----------
+        ranks : int
+            How many trained with them, for ``--ranks``: the global batch depends on it.
+        """
         named = {key.replace("_", "-"): value for key, value in asdict(self).items()}
-        return yaml.safe_dump(named, sort_keys=False)
+        return yaml.safe_dump({**named, "ranks": ranks}, sort_keys=False)
 
     @classmethod
     def from_yaml(cls, path: Path) -> TrainSettings:
-        """Read what `to_yaml` wrote.
+        """Read what `to_yaml` wrote; the number of ranks is not one of the settings.
 
         Raises
         ------
@@ -111,7 +123,9 @@ class TrainSettings:
         try:
             named = yaml.safe_load(path.read_text())
             known = {field.name for field in fields(cls)}
-            values = {key.replace("-", "_"): value for key, value in named.items()}
+            values = {
+                key.replace("-", "_"): value for key, value in named.items() if key != "ranks"
+            }
             unknown = sorted(set(values) - known)
             if unknown:
                 raise InputError(f"{path}: unknown setting {unknown[0]!r}")

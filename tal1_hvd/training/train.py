@@ -17,8 +17,10 @@ from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.distributed.optimizer import DistributedOptimizer
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
+from tal1_hvd.models.first_layer import fuse_first_layer
 from tal1_hvd.models.registry import build_model
 from tal1_hvd.models.scoring import Scorer
+from tal1_hvd.training.adam import FusedAdam
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, assign, save_checkpoint
 from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.run_folder import RunFolder
@@ -27,8 +29,10 @@ from tal1_hvd.training.settings import TrainSettings
 from tal1_hvd.training.step import Totals, compile_steps, gather
 from tal1_hvd.training.tensorboard import TensorBoardLog
 
-# Passes in one graph call: enough that the call costs nothing, few enough that progress shows.
-_PASSES_A_CALL = 16
+# Passes in one graph call: enough that the call costs nothing, few enough that progress shows...
+_MOST_PASSES_A_CALL = 64
+# ...and that their sequences take little memory.
+_BYTES_A_CALL = 8_000_000
 _EPOCH_METRICS = ("loss", "accuracy", "auroc", "auprc")
 
 
@@ -43,6 +47,7 @@ class Trainer:
     batching : Batching
     communicator : Communicator
     model : keras.Model
+        Of Keras's own layers; `steps` and `scorer` use its variables.
     optimizer : DistributedOptimizer
     steps : callable
         What `compile_steps` made.
@@ -81,7 +86,7 @@ class Trainer:
             settings.learning_rate, batching.global_batch, settings.warmup_examples
         )
         optimizer = DistributedOptimizer(
-            keras.optimizers.Adam(schedule),
+            FusedAdam(schedule),
             communicator,
             op="sum",
             compression=settings.compression,
@@ -89,9 +94,10 @@ class Trainer:
         )
         optimizer.build(model.trainable_variables)
         communicator.broadcast_variables([*model.variables, *optimizer.variables])
-        steps = compile_steps(model, optimizer, batching.batch)
+        fused = fuse_first_layer(model)
+        steps = compile_steps(fused, optimizer, batching.batch)
         return cls(
-            settings, dataset, batching, communicator, model, optimizer, steps, Scorer(model)
+            settings, dataset, batching, communicator, model, optimizer, steps, Scorer(fused)
         )
 
     def train_epoch(self, epoch: int, advance: Callable[[int], None]) -> dict[str, float]:
@@ -111,7 +117,8 @@ class Trainer:
         """
         rows = self.dataset.rows("train")
         loss, correct, passed, told = 0.0, 0, 0, 0
-        for chunk in self.batching.epoch(epoch).chunks(_PASSES_A_CALL):
+        at_once = _BYTES_A_CALL // (self.batching.batch * self.dataset.length)
+        for chunk in self.batching.epoch(epoch).chunks(min(max(at_once, 1), _MOST_PASSES_A_CALL)):
             passes = gather(self.dataset.sequences, self.dataset.labels, rows, chunk)
             totals = self.steps(*passes)
             loss += float(totals.loss)

@@ -1,0 +1,1 @@
+"""The first layer in C++: kernels, and TensorFlow's operations around them."""
