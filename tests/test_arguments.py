@@ -307,7 +307,7 @@ train_settings = st.builds(
     learning_rate=st.floats(1e-12, 1e6),
     warmup_examples=counts,
     seed=st.integers(0, 2**63),
-    threads=st.none() | counts,
+    threads=st.none() | st.integers(1, 1024),
     strategy=st.sampled_from(["auto", "horovod", "single"]),
     patience=st.none() | counts,
     precision=st.sampled_from(["float32", "float64", "mixed"]),
@@ -320,7 +320,7 @@ train_settings = st.builds(
 @properties
 @given(train_settings)
 def test_settings_of_a_run_are_a_configuration_file(scratch, wanted):
-    scratch.write_text(wanted.to_yaml(), encoding="utf-8")
+    scratch.write_text(wanted.to_yaml(1), encoding="utf-8")
     parser = Parser(prog="tal1-hvd train")
     train_command.add_arguments(parser)
     found = vars(parser.parse(["--config", str(scratch)]))

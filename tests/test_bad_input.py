@@ -19,7 +19,7 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tal1_hvd.cli import train as train_command
+from tal1_hvd.cli import launching
 from tal1_hvd.cli.main import main
 from tal1_hvd.data.dataset import create_dataset
 from tal1_hvd.inference import trained_model
@@ -111,7 +111,7 @@ def here(good, tmp_path, monkeypatch):
 
     for name in ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(train_command, "launch_ranks", never)
+    monkeypatch.setattr(launching, "launch_ranks", never)
     monkeypatch.setattr(session, "cached_dataset", never)
     folder = tmp_path / "here"
     shutil.copytree(good, folder)
@@ -160,6 +160,14 @@ def flip(name, at):
         Path(name).write_bytes(data)
 
     return prepare
+
+
+def lose_data():
+    """Neither where the run was told that it is, nor where it was."""
+    shutil.rmtree("data")
+    manifest = json.loads(Path("run/manifest.json").read_text())
+    manifest["dataset"]["path"] = "nowhere"
+    Path("run/manifest.json").write_text(json.dumps(manifest))
 
 
 def remove(name):
@@ -309,8 +317,8 @@ SIMULATIONS = [
     bad("center wider than all", f"{SIMULATE} --center 101", "--center", "101", "100"),
     bad("more than most sites", f"{SIMULATE} --min-sites 3 --max-sites 2", "--min-sites"),
     bad("spacing upside down", f"{SIMULATE} --min-spacing 6", "--min-spacing", "--max-spacing"),
-    bad("zero positives", f"{SIMULATE} --positives 0", "--positives", "at least 1"),
-    bad("zero negatives", f"{SIMULATE} --negatives 0", "--negatives", "at least 1"),
+    bad("zero positives", f"{SIMULATE} --positives 0", "--positives", "between 1"),
+    bad("zero negatives", f"{SIMULATE} --negatives 0", "--negatives", "between 1"),
     bad("too few to split", f"{SIMULATE} --positives 2", "2 positives", "too few"),
     bad("length below zero", f"{SIMULATE} --length -100", "--length", "-100"),
     bad("gc above one", f"{SIMULATE} --gc 40", "--gc", "40"),
@@ -521,7 +529,7 @@ RESUMES = [
     bad("resume with 3 passes", f"{RESUME} --accumulation 3", "global batch of 16"),
     bad("resume on 3 ranks", f"{RESUME} --ranks 3", "global batch of 16", "3 ranks"),
     bad("resume other data", f"{RESUME} --data tiny", "--data", "tiny"),
-    bad("resume data gone", RESUME, "no such dataset", prepare=lambda: shutil.rmtree("data")),
+    bad("resume data gone", RESUME, "no such dataset", prepare=lose_data),
     bad("resume data changed", RESUME, "labels.npy", prepare=flip("data/labels.npy", -1)),
     bad("settings missing", RESUME, "config.yaml", prepare=remove("run/config.yaml")),
     bad("settings empty", RESUME, "config.yaml", prepare=write("run/config.yaml", "")),
@@ -697,8 +705,8 @@ def test_ranks_that_cannot_be_started(here, monkeypatch, name):
         monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
         words = ["--ranks", "Horovod"]
     else:
-        monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-        words = ["--ranks", "launcher", "2"]
+        monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
+        words = ["--ranks", "launcher", "3"]
     before = contents(here)
     code, out, err = call(shlex.split(f"{TRAIN} --ranks 2"))
     require_one_line(code, out, err)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -268,8 +269,64 @@ def test_interrupt(monkeypatch, capsys):
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0), ("7", 0)])
 def test_bad_input_of_many_ranks_is_said_once(monkeypatch, capsys, rank, lines):
     monkeypatch.setenv("HOROVOD_RANK", rank)
-    assert call("fly") == 2
+    assert call("train", "--epochs", "none") == 2
     assert capsys.readouterr().err.count("\n") == lines
+
+
+def test_other_commands_of_many_processes_all_say_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setenv("HOROVOD_RANK", "7")
+    assert call("export", "--data", "nowhere", "--out", "y") == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written(redirection):
+    command = f"{shlex.join(map(str, MODULE))} --version {redirection}"
+    ended = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        ("export --data {data} --out all.fa", []),
+        ("simulate --out d --length 1500 --positives 300 --negatives 300", []),
+        ("train --data {data} --out r --epochs 1 --batch-size 16", ["r"]),
+    ],
+)
+def test_no_room(command, left, small_data, tmp_path):
+    """Files of more than 5 KiB cannot be written, as on a full disk."""
+    words = [*MODULE, *command.format(data=small_data).split()]
+    ended = subprocess.run(
+        ["bash", "-c", f"ulimit -f 5; {shlex.join(map(str, words))}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "cannot be written: File too large" in ended.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == left
+    assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
+
+
+def test_closed_input(small_data, tmp_path):
+    command = f"{shlex.join(map(str, MODULE))} import --positives - --negatives - --out x <&-"
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
 
 
 def test_arguments_of_the_process_by_default(monkeypatch, capsys):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from tal1_hvd.distributed.environment import (
-    launched_job_here,
+    job_folder,
     launched_rank,
     launched_world_size,
     set_horovod_defaults,
@@ -59,29 +60,22 @@ def test_launched(given, size, rank):
 OPEN_MPI = {
     "OMPI_COMM_WORLD_SIZE": "2",
     "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
-    "PMIX_NAMESPACE": "360710145",
-}
-GLOO = {
-    "HOROVOD_SIZE": "2",
-    "HOROVOD_LOCAL_SIZE": "2",
-    "HOROVOD_GLOO_RENDEZVOUS_ADDR": "fe80::1%lo",
-    "HOROVOD_GLOO_RENDEZVOUS_PORT": "4000",
+    "PMIX_SERVER_TMPDIR": "/scratch/ompi.host.0/pid.7",
 }
 
 
 @pytest.mark.parametrize(
-    ("given", "job"),
+    ("given", "folder"),
     [
-        (OPEN_MPI, "360710145"),
-        (GLOO, "fe80--1-lo-4000"),
+        (OPEN_MPI, Path("/scratch/ompi.host.0/pid.7")),
         # Some ranks are elsewhere.
         ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None),
-        ({"PMI_SIZE": "2", "MPI_LOCALNRANKS": "2"}, None),
+        ({"HOROVOD_SIZE": "2"}, None),
         ({}, None),
     ],
 )
-def test_job_on_this_machine(given, job):
-    assert launched_job_here(given) == job
+def test_folder_of_a_job_on_this_machine(given, folder):
+    assert job_folder(given) == folder
 
 
 @pytest.mark.parametrize(("given", "size", "rank"), LAUNCHED)

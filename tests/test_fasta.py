@@ -219,3 +219,16 @@ def test_real_files(name, count, bases):
     records = list(read_fasta(REAL / name))
     assert len(records) == count
     assert sum(len(record.sequence) for record in records) == bases
+
+
+@pytest.mark.parametrize(
+    "content",
+    [">gène β\nACGT\n".encode(), b"\xef\xbb\xbf>gene x\nACGT\n"],
+    ids=["UTF-8", "byte-order mark"],
+)
+def test_headers_may_be_utf_8(tmp_path, content):
+    path = tmp_path / "x.fa"
+    path.write_bytes(content)
+    (record,) = read_fasta(path)
+    assert record.id in ("gène", "gene")
+    assert (record.sequence, record.line) == ("ACGT", 1)

@@ -20,7 +20,9 @@ SETTINGS = TrainSettings(epochs=3, data="some/data")
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder.create(tmp_path / "runs" / "first", SETTINGS, {"started": "now"})
+    return RunFolder.create(
+        tmp_path / "runs" / "first", SETTINGS, {"started": "now", "world_size": 1}
+    )
 
 
 class TestCreate:
@@ -28,23 +30,23 @@ class TestCreate:
         assert names(folder.path) == ["checkpoints", "config.yaml", "manifest.json"]
         assert names(folder.path.parent) == ["first"]
         assert TrainSettings.from_yaml(folder.config) == SETTINGS
-        assert json.loads(folder.manifest.read_text()) == {"started": "now"}
+        assert json.loads(folder.manifest.read_text()) == {"started": "now", "world_size": 1}
         assert not names(folder.path / "checkpoints")
 
     def test_empty_folder_is_taken(self, tmp_path):
         (tmp_path / "run").mkdir()
-        RunFolder.create(tmp_path / "run", SETTINGS, {})
+        RunFolder.create(tmp_path / "run", SETTINGS, {"world_size": 1})
         assert (tmp_path / "run" / "config.yaml").exists()
 
     def test_nothing_is_overwritten(self, folder):
         with pytest.raises(InputError, match="exists already"):
-            RunFolder.create(folder.path, TrainSettings(), {})
+            RunFolder.create(folder.path, TrainSettings(), {"world_size": 1})
         assert TrainSettings.from_yaml(folder.config) == SETTINGS
 
     def test_below_a_file(self, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="cannot be written"):
-            RunFolder.create(tmp_path / "file" / "run", SETTINGS, {})
+            RunFolder.create(tmp_path / "file" / "run", SETTINGS, {"world_size": 1})
 
     def test_paths(self, folder):
         below = {
@@ -83,14 +85,14 @@ class TestLock:
             pass
 
     def test_another_run_is_free(self, folder, tmp_path):
-        other = RunFolder.create(tmp_path / "other", SETTINGS, {})
+        other = RunFolder.create(tmp_path / "other", SETTINGS, {"world_size": 1})
         with folder.lock(), other.lock():
             pass
 
 
 class TestWrite:
     def test_settings_and_manifest_are_replaced(self, folder):
-        folder.write_settings(TrainSettings(epochs=9))
+        folder.write_settings(TrainSettings(epochs=9), 1)
         folder.write_manifest({"started": "later"})
         assert yaml.safe_load(folder.config.read_text())["epochs"] == 9
         assert json.loads(folder.manifest.read_text()) == {"started": "later"}

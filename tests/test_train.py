@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from unittest import mock
@@ -37,6 +38,7 @@ from tal1_hvd.models.paper import paper
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.simulation.simulate import simulate
+from tal1_hvd.training import train as train_module
 from tal1_hvd.training.checkpoint import load_checkpoint
 from tal1_hvd.training.plan import plan_batches
 from tal1_hvd.training.reporters import Silent
@@ -177,7 +179,7 @@ class TestRunFolder:
         assert (manifest["strategy"], manifest["world_size"]) == ("single", 1)
         assert manifest["global_batch_size"] == 32
         (rank,) = manifest["ranks"]
-        assert rank.keys() == {"rank", "host", "process", "device", "seed"}
+        assert rank.keys() == {"rank", "host", "process", "device", "first_layer", "seed"}
         assert (rank["rank"], rank["seed"]) == (0, 0)
         assert rank["device"] == "CPU (2 threads)" or rank["device"].startswith("GPU")
         started = datetime.fromisoformat(manifest["started"])
@@ -505,6 +507,20 @@ class TestResume:
         run(folder.path, resume=True, epochs=2, data=str(tmp_path / "moved"))
         assert timeless(history(folder)[1]) == timeless(history(trained)[1])
 
+    def test_from_another_folder(self, run, trained, begun, tmp_path):
+        folder = copied(begun, tmp_path / "copy")
+        settings = TrainSettings.from_yaml(folder.config)
+        folder.write_settings(replace(settings, data="relative/data"), 1)
+        run(folder.path, resume=True, epochs=2)
+        assert timeless(history(folder)[1]) == timeless(history(trained)[1])
+
+    @pytest.mark.parametrize("text", ["{}", "{", "[]"])
+    def test_damaged_metrics_are_made_again(self, run, trained, tmp_path, text):
+        folder = copied(trained, tmp_path / "copy")
+        folder.metrics.write_text(text)
+        run(folder.path, resume=True)
+        assert timeless(folder.read_metrics()) == timeless(trained.read_metrics())
+
     def test_nothing_to_resume(self, run, tmp_path):
         with pytest.raises(AgreedError, match="no run to resume here"):
             run(tmp_path / "nothing", resume=True)
@@ -620,7 +636,7 @@ class Rank(SingleProcess):
     def broadcast_json(self, value):
         return self.all_gather_json(value if self.rank == 0 else None)[0]
 
-    def barrier(self):
+    def close(self):
         self._exchange(None)
 
 
@@ -639,7 +655,7 @@ class Eager:
 
 def train_on_threads(data, path, size, settings):
     """Return the run folder and each rank's reporter, metrics and final weights."""
-    dataset, folder = open_dataset(data), RunFolder.create(path, settings, {})
+    dataset, folder = open_dataset(data), RunFolder.create(path, settings, {"world_size": size})
     slots, barrier = [None] * size, threading.Barrier(size, timeout=60)
 
     def work(rank):
@@ -720,8 +736,9 @@ class TestRanks:
             assert reporter.finished == 1
         assert shared[1][0].rows == shared[1][2].rows
 
-    def test_advance_counts_every_example_once(self, data):
+    def test_advance_counts_every_example_once(self, data, monkeypatch):
         """Also where calls of the graph end between the passes of a step."""
+        monkeypatch.setattr(train_module, "_MOST_PASSES_A_CALL", 16)
         settings, dataset = TrainSettings(batch_size=20, accumulation=9), open_dataset(data)
         batching, alone = plan_batches(settings, dataset, 0, 1), SingleProcess()
         totals = Totals(np.float64(105.0), np.int64(70))

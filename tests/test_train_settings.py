@@ -65,7 +65,7 @@ def test_limits_are_allowed(given):
         ({"accumulation": 0}, "--accumulation: must be at least 1, got 0"),
         ({"warmup_examples": -1}, "--warmup-examples: must be at least 0, got -1"),
         ({"seed": -1}, "--seed: must be at least 0, got -1"),
-        ({"threads": 0}, "--threads: must be at least 1, got 0"),
+        ({"threads": 0}, "--threads: must lie between 1 and 1024, got 0"),
         ({"patience": 0}, "--patience: must be at least 1, got 0"),
         ({"stall_timeout": -1.5}, "--stall-timeout: must be at least 0, got -1.5"),
         ({"stall_timeout": float("nan")}, "--stall-timeout: must be at least 0, got nan"),
@@ -97,12 +97,13 @@ class TestFile:
 
     @pytest.mark.parametrize("settings", [TrainSettings(), OTHER], ids=["defaults", "others"])
     def test_round_trip(self, file, settings):
-        file.write_text(settings.to_yaml())
+        file.write_text(settings.to_yaml(2))
         assert TrainSettings.from_yaml(file) == settings
 
     def test_every_setting_is_written_as_its_flag_is_called(self):
-        names = list(yaml.safe_load(TrainSettings().to_yaml()))
-        assert names == [f.name.replace("_", "-") for f in dataclasses.fields(TrainSettings)]
+        names = list(yaml.safe_load(TrainSettings().to_yaml(1)))
+        fields = [f.name.replace("_", "-") for f in dataclasses.fields(TrainSettings)]
+        assert names == [*fields, "ranks"]
         assert "batch-size" in names
 
     def test_settings_left_out_have_their_defaults(self, file):

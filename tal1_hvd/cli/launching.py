@@ -60,7 +60,8 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     reporter.message(f"starting {count} ranks")
     code = _watch_ranks(request, folder, count, reporter)
     reporter.finish()
-    hint = f"; go on with: tal1-hvd train --out {folder} --resume" if folder.exists() else ""
+    go_on = f"; go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
+    hint = go_on if folder.exists() else ""
     if code == _INTERRUPTED:
         report(f"interrupted{hint}")
     elif code not in (0, 2):

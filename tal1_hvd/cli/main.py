@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -47,23 +48,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(argv)
         finally:
             # Now rather than at exit, so that a reader who has left is met here.
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except InputError as error:
-        # Ranks of one job meet the same error; one of them says it.
-        if launched_rank() in (None, 0):
+        # Ranks of one training meet the same error; one of them says it.
+        if argv[:1] != ["train"] or launched_rank() in (None, 0):
             report(str(error))
         return 2
     except KeyboardInterrupt:
         report("interrupted")
         return 130
     except BrokenPipeError:
-        # Whoever read the output has seen enough; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has seen enough.
+        _give_up_output()
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _give_up_output()
+            report("the disk, or what standard output goes to, is full")
+            return 1
         traceback.print_exc()
         report(f"{type(error).__name__}: {error}")
         return 1
+
+
+def _give_up_output() -> None:
+    """Send what is still to be written nowhere; Python would complain again at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: list[str]) -> int:

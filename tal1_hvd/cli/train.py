@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--out: the name of the run folder is empty")
     request = Request(changes, None if args.out is None else Path(args.out), args.resume)
     launched = launched_world_size()
-    if args.ranks is not None:
+    if args.ranks is not None and args.ranks != str(launched):
         if launched is not None:
             raise InputError(
                 f"--ranks: a launcher has started {launched} ranks already; leave --ranks out"

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ class Dataset:
         path = self.path / "sites.bed"
         if not path.exists():
             return []
-        with path.open() as handle:
+        with path.open(encoding="utf-8") as handle:
             fields = (line.rstrip("\n").split("\t") for line in handle)
             return [Site(f[0], int(f[1]), int(f[2]), f[3], f[5]) for f in fields]
 
@@ -150,9 +151,9 @@ class DatasetWriter:
         self.sequences.flush()
         np.save(self.folder / "labels.npy", labels.astype(np.uint8))
         np.save(self.folder / "splits.npy", splits.astype(np.uint8))
-        (self.folder / "ids.txt").write_text("".join(f"{name}\n" for name in ids))
+        (self.folder / "ids.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
         if sites is not None:
-            with (self.folder / "sites.bed").open("w") as handle:
+            with (self.folder / "sites.bed").open("w", encoding="utf-8") as handle:
                 handle.writelines(
                     f"{s.sequence_id}\t{s.start}\t{s.end}\t{s.motif}\t0\t{s.strand}\n"
                     for s in sites
@@ -201,6 +202,9 @@ def create_dataset(out: str | Path, count: int, length: int) -> Iterator[Dataset
         sequences = np.lib.format.open_memmap(
             folder / "sequences.npy", mode="w+", dtype=np.uint8, shape=(count, length)
         )
+        # A full disk is met here; writing into a map of a hole would end the process.
+        with (folder / "sequences.npy").open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, sequences.offset + sequences.nbytes)
         yield DatasetWriter(folder, sequences)
 
 
@@ -260,7 +264,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
     version = description.get("format_version") if isinstance(description, dict) else None
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise InputError(
             f"{file}: format version {version!r}, this tal1-hvd {__version__} reads version "
             f"{FORMAT_VERSION}; make the dataset again"

@@ -51,7 +51,7 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
     Yields
     ------
     TextIO
-        ASCII, any line ending.
+        UTF-8 with or without a byte-order mark, any line ending.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
             buffered = io.BufferedReader(raw) if not hasattr(raw, "peek") else raw
             zipped = buffered.peek(2)[:2] == _GZIP_MAGIC
             stream = gzip.GzipFile(fileobj=buffered) if zipped else buffered
-            text = io.TextIOWrapper(stream, encoding="ascii")
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig")
             try:
                 yield text
             finally:
@@ -73,7 +73,7 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
                 if buffered is not raw:
                     buffered.detach()
     except UnicodeDecodeError:
-        raise InputError(f"{name}: not a text file") from None
+        raise InputError(f"{name}: not a text file (UTF-8)") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{name}: truncated or damaged gzip file ({error})") from None
     except OSError as error:
@@ -83,6 +83,8 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
 @contextmanager
 def _open_binary(path: str | Path) -> Iterator[BinaryIO]:
     if str(path) == "-":
+        if sys.stdin is None:
+            raise InputError("stdin: is closed; name a file, or pipe one in")
         yield sys.stdin.buffer
     else:
         with Path(path).open("rb") as handle:

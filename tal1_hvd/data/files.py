@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import IO, TextIO
 
 from tal1_hvd.errors import InputError
+
+# What a write meets where there is no room; anything else is not the output's fault.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256(path: Path) -> str:
@@ -54,17 +58,22 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO]:
     Raises
     ------
     InputError
-        The folder cannot be written to.
+        The folder cannot be written to, or has no room.
     """
     try:
         handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below, before the rename)
-            mode, dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+            mode,
+            dir=path.parent,
+            prefix=f".{path.name}.",
+            suffix=".tmp",
+            delete=False,
+            encoding=None if "b" in mode else "utf-8",
         )
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     temporary = Path(handle.name)
     try:
-        with handle:
+        with _no_room_as_input_error(path), handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -80,7 +89,7 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO]:
 
 @contextmanager
 def atomic_text(path: Path) -> Iterator[TextIO]:
-    """Write an ASCII file as `atomic_file` does; gzip where its name ends in ``.gz``.
+    """Write a UTF-8 file as `atomic_file` does; gzip where its name ends in ``.gz``.
 
     Parameters
     ----------
@@ -95,7 +104,7 @@ def atomic_text(path: Path) -> Iterator[TextIO]:
         binary = raw
         if path.suffix == ".gz":
             binary = stack.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", mtime=0))
-        text = io.TextIOWrapper(binary, encoding="ascii")
+        text = io.TextIOWrapper(binary, encoding="utf-8")
         yield text
         text.flush()
         text.detach()
@@ -118,7 +127,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        `path` exists and is not an empty folder, or cannot be made.
+        `path` exists and is not an empty folder, or cannot be made, or there is no room.
     """
     require_vacant(path)
     try:
@@ -127,9 +136,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     try:
-        yield temporary
-        for child in temporary.rglob("*"):
-            sync(child)
+        with _no_room_as_input_error(path):
+            yield temporary
+            for child in temporary.rglob("*"):
+                sync(child)
         temporary.chmod(0o777 & ~_umask())
         try:
             temporary.rename(path)
@@ -139,6 +149,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _no_room_as_input_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def require_vacant(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +15,6 @@ _SIZE_VARIABLES = (
     "SLURM_STEP_NUM_TASKS",
 )
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
-_LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
-# What the ranks of a job share and no other job has at that time: Gloo's meeting point, Open MPI's
-# job number, Slurm's job and step.
-_JOB_VARIABLES = (
-    ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
-    ("PMIX_NAMESPACE",),
-    ("SLURM_JOB_ID", "SLURM_STEP_ID"),
-)
 
 _HOROVOD_DEFAULTS = {
     # Milliseconds between Horovod's rounds: with its own default, 1, an all-reduce of this model's
@@ -45,21 +36,15 @@ def launched_rank(environment: Mapping[str, str] = os.environ) -> int | None:
     return None if _is_shell(environment) else _first_number(environment, _RANK_VARIABLES)
 
 
-def launched_job_here(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return a name that a job's ranks share, if a launcher started all of them on this machine.
+def job_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return Open MPI's temporary folder for this job, if all its ranks run on this machine.
 
-    Returns
-    -------
-    str or None
-        Of letters, digits, ``.`` and ``-``.
+    All of them see it, and ``mpirun`` removes it when the job ends.
     """
-    size = launched_world_size(environment)
-    if size is None or size != _first_number(environment, _LOCAL_SIZE_VARIABLES):
-        return None
-    for names in _JOB_VARIABLES:
-        if all(name in environment for name in names):
-            return re.sub(r"[^\w.]", "-", "-".join(environment[name] for name in names))
-    return None
+    folder = environment.get("PMIX_SERVER_TMPDIR")
+    everywhere = launched_world_size(environment)
+    here = _first_number(environment, ("OMPI_COMM_WORLD_LOCAL_SIZE",))
+    return Path(folder) if folder and everywhere is not None and everywhere == here else None
 
 
 def set_horovod_defaults() -> None:

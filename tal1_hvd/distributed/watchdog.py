@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tal1_hvd.distributed.environment import (
-    launched_job_here,
+    job_folder,
     launched_rank,
     launched_world_size,
 )
@@ -44,6 +43,9 @@ class Watchdog:
         Seconds; 0 for no watch.
     session : str
         The same on all ranks and new for each start, so that an earlier start's files do not count.
+    must_appear : bool
+        A rank whose file is not there within the timeout counts as silent; for ranks that are
+        known to see the folder.
     end : callable, optional
         Called with a message when the next rank is silent; by default prints it and ends this
         process with exit code 1.
@@ -58,6 +60,7 @@ class Watchdog:
         size: int,
         timeout: float,
         session: str,
+        must_appear: bool = False,
         end: Callable[[str], None] | None = None,
         interval: float = _INTERVAL,
     ):
@@ -67,6 +70,7 @@ class Watchdog:
         self._watched = folder / f"rank-{self._watched_rank}"
         self._timeout = timeout
         self._session = session
+        self._must_appear = must_appear
         self._end = _end_process if end is None else end
         self._interval = min(interval, timeout / 4) if timeout else interval
         self._stop = threading.Event()
@@ -118,6 +122,9 @@ class Watchdog:
                 # One that has left in good order needs no word.
                 warned = last is None
             elif not warned and now - since > self._timeout:
+                if self._must_appear:
+                    self._end(self._describe("not seen since the start", now - since))
+                    return
                 _say(f"rank {self._watched_rank} is not watched: {self._watched} is not seen here")
                 warned = True
 
@@ -141,40 +148,29 @@ class Watchdog:
 
 @contextlib.contextmanager
 def watch_start(timeout: float) -> Iterator[None]:
-    """Watch the ranks of this machine while they start, when there is no run folder yet.
+    """Watch ranks while they start, when there is no run folder yet.
 
-    Does nothing where no launcher started this process, or started ranks on other machines too.
+    Does nothing where ``mpirun`` did not start all of them on this machine; Gloo ends a job itself
+    when a rank does not connect.
 
     Parameters
     ----------
     timeout : float
         Seconds, at least 60; 0 for no watch.
     """
-    job = launched_job_here()
-    if job is None or not timeout:
+    folder = job_folder()
+    if folder is None or not timeout:
         yield
         return
-    folder = Path(tempfile.gettempdir()) / f"tal1-hvd-{os.getuid()}"
-    watchdog = Watchdog(
-        folder / job,
+    with Watchdog(
+        folder / "tal1-hvd",
         launched_rank() or 0,
         launched_world_size() or 1,
         max(timeout, _SHORTEST_AT_START),
-        job,
-    )
-    with contextlib.ExitStack() as stack:
-        # A full disk or somebody else's folder there is no reason not to train.
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            stack.callback(_remove_if_empty, folder / job, folder)
-            stack.enter_context(watchdog)
+        folder.name,
+        must_appear=True,
+    ):
         yield
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 def _say(message: str) -> None:

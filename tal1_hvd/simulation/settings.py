@@ -16,6 +16,10 @@ TASK_SUMMARIES = {
 }
 
 
+# Of sequences, and of bp in one: larger than any genome's chromosome, small enough for an int32.
+_MOST = 1_000_000_000
+
+
 @dataclass(frozen=True)
 class SimulationSettings:
     """What is simulated.
@@ -68,8 +72,8 @@ class SimulationSettings:
             ("--positives", self.positives),
             ("--negatives", self.negatives),
         ):
-            if value < 1:
-                raise InputError(f"{option}: must be at least 1, got {value}")
+            if not 1 <= value <= _MOST:
+                raise InputError(f"{option}: must lie between 1 and {_MOST:,}, got {value}")
         for option, value in (("--min-spacing", self.min_spacing), ("--seed", self.seed)):
             if value < 0:
                 raise InputError(f"{option}: must not be negative, got {value}")

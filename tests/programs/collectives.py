@@ -27,7 +27,7 @@ assert comm.broadcast_json(["from", rank]) == ["from", 0]
 variable = keras.Variable(np.full(2, float(rank)), dtype="float64")
 comm.broadcast_variables([variable])
 assert np.array_equal(variable, [0, 0])
-comm.barrier()
+comm.close()
 
 
 def refuse_on_last():
