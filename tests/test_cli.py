@@ -156,6 +156,15 @@ OPTIONS = {
         "--on-length": "(default: error)",
         "--both-strands": "",
     },
+    "benchmark": {
+        "--data": "",
+        "--out": "",
+        "--epochs": "(default: 60)",
+        "--less": "(default: 10)",
+        "--repeats": "(default: 3)",
+        "--seed": "(default: 0)",
+        "--ranks": "(default: auto)",
+    },
 }
 
 

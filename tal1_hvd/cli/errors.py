@@ -9,3 +9,9 @@ def report(text: str) -> None:
     """Write an error as one line, in one call, so that lines of several ranks stay whole."""
     sys.stderr.write(f"tal1-hvd: error: {' '.join(text.split())}\n")
     sys.stderr.flush()
+
+
+def say(message: str) -> None:
+    """Write a line for people to standard error."""
+    sys.stderr.write(f"tal1-hvd: {message}\n")
+    sys.stderr.flush()

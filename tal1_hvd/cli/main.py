@@ -24,6 +24,7 @@ COMMANDS = {
     "train": ("train", "train a model, on one rank or many"),
     "evaluate": ("evaluate", "exact metrics of a trained model on a dataset"),
     "predict": ("predict", "score sequences with a trained model"),
+    "benchmark": ("benchmark", "how fast training is, against plain Keras"),
 }
 
 

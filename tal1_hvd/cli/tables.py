@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tal1_hvd.published import EPOCHS, PUBLISHED
+from tal1_hvd.published import EPOCHS, PUBLISHED, TARGET_ACCURACY
 from tal1_hvd.simulation.settings import SimulationSettings
 
 _NAMES = {
@@ -80,6 +80,40 @@ def show_evaluation(metrics: dict[str, Any], title: str) -> None:
     table.add_column("95 % interval", justify="right")
     for key, name in _NAMES.items():
         table.add_row(name, _number(metrics[key]), _interval(metrics.get(f"{key}_ci95")))
+    _print(table)
+
+
+def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
+    """Print what a benchmark found.
+
+    Parameters
+    ----------
+    summary : dict
+        What `summarise` returns.
+    epochs : int
+        Of the longer training.
+    """
+    table = _table("")
+    for name in (
+        "µs a\nsequence",
+        "times\nas fast",
+        "\n(range)",
+        f"{epochs} epochs,\nall in",
+        f"to {TARGET_ACCURACY:.2%}\nvalidation",
+        "peak\nmemory",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for contestant, found in summary.items():
+        reached = found["seconds_to_target"]
+        table.add_row(
+            contestant,
+            f"{found['microseconds']:.1f}",
+            f"{found['ratio']:.1f}",
+            f"{found['ratio_low']:.1f}-{found['ratio_high']:.1f}",
+            f"{found['seconds']:.1f} s",
+            "-" if reached is None else f"{reached:.1f} s",
+            f"{found['peak_mb']:,.0f} MB",
+        )
     _print(table)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tal1_hvd.data.encoding import UNKNOWN
+
+# Batches in one graph call, which costs as much as a few sequences.
+_MOST_BATCHES_A_CALL = 32
+# ...as long as their sequences take little memory.
+_BYTES_A_CALL = 8_000_000
 
 
 class Scorer:
@@ -28,10 +31,17 @@ class Scorer:
     def __init__(self, model: keras.Model, batch: int = 128):
         self.length = int(model.input_shape[1])
         self._batch = batch
+        at_once = _BYTES_A_CALL // (batch * self.length)
+        self._at_once = batch * min(max(at_once, 1), _MOST_BATCHES_A_CALL)
         self._dtype = np.dtype(model.outputs[0].dtype)
+        scores = tf.TensorSpec((batch,), self._dtype)
         self._forward = tf.function(
-            lambda codes: model(codes, training=False)[:, 0],
-            input_signature=[tf.TensorSpec((batch, self.length), tf.uint8)],
+            lambda batches: tf.map_fn(
+                lambda codes: model(codes, training=False)[:, 0],
+                batches,
+                fn_output_signature=scores,
+            ),
+            input_signature=[tf.TensorSpec((None, batch, self.length), tf.uint8)],
         ).get_concrete_function()
 
     def __call__(self, sequences: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
@@ -40,7 +50,7 @@ class Scorer:
         Parameters
         ----------
         sequences : np.ndarray, shape=(n, length), dtype=uint8
-            May be a memory map; it is read a batch at a time.
+            May be a memory map; it is read a few batches at a time.
         rows : np.ndarray, shape=(m,), dtype=int64, optional
             Which rows to score, in this order; all if left out.
 
@@ -50,14 +60,16 @@ class Scorer:
             Probability of a positive, in the model's output dtype.
         """
         rows = np.arange(len(sequences)) if rows is None else rows
-        scores = [
-            self._forward(tf.constant(codes)).numpy()[:count]
-            for codes, count in self._batches(sequences, rows)
+        parts = [
+            self._scores(sequences[rows[start : start + self._at_once]])
+            for start in range(0, len(rows), self._at_once)
         ]
-        return np.concatenate(scores) if scores else np.empty(0, dtype=self._dtype)
+        return np.concatenate(parts) if parts else np.empty(0, dtype=self._dtype)
 
-    def _batches(self, sequences: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        for start in range(0, len(rows), self._batch):
-            codes = sequences[rows[start : start + self._batch]]
-            missing = self._batch - len(codes)
-            yield np.pad(codes, ((0, missing), (0, 0)), constant_values=UNKNOWN), len(codes)
+    def _scores(self, codes: np.ndarray) -> np.ndarray:
+        count = len(codes)
+        missing = -count % self._batch
+        if missing:
+            codes = np.pad(codes, ((0, missing), (0, 0)), constant_values=UNKNOWN)
+        batches = tf.constant(codes.reshape(-1, self._batch, self.length))
+        return self._forward(batches).numpy().ravel()[:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ class TensorBoardLog:
     def __init__(self, folder: Path):
         self._writer = tf.summary.create_file_writer(str(folder))
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Write an epoch's history row; its epoch is the step."""
-        with self._writer.as_default(step=row["epoch"]):
-            for name, value in row.items():
-                if name != "epoch" and value is not None:
-                    tf.summary.scalar(name, value)
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write epochs' history rows; their epochs are the steps."""
+        for row in rows:
+            with self._writer.as_default(step=row["epoch"]):
+                for name, value in row.items():
+                    if name != "epoch" and value is not None:
+                        tf.summary.scalar(name, value)
         self._writer.flush()

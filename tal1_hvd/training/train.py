@@ -33,6 +33,8 @@ from tal1_hvd.training.tensorboard import TensorBoardLog
 _MOST_PASSES_A_CALL = 64
 # ...and that their sequences take little memory.
 _BYTES_A_CALL = 8_000_000
+# Epochs can be shorter than a checkpoint takes to reach the disk.
+_SECONDS_BETWEEN_CHECKPOINTS = 2.0
 _EPOCH_METRICS = ("loss", "accuracy", "auroc", "auprc")
 
 
@@ -187,28 +189,32 @@ def train(
     log = TensorBoardLog(folder.tensorboard) if communicator.rank == 0 else None
     # As if all earlier sessions had run without a break before this one.
     began = time.perf_counter() - progress.train_seconds
+    saved, saved_at = progress.epoch, time.perf_counter()
     try:
         while not progress.finished(settings.epochs, settings.patience):
             progress, best = _epoch(trainer, progress, best, began, reporter)
-            if log is not None:
-                _save(trainer, folder, progress, best)
-                log.write(progress.history[-1])
+            due = time.perf_counter() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS
+            if log is not None and (due or progress.finished(settings.epochs, settings.patience)):
+                _save(trainer, folder, progress, best, saved)
+                log.write(progress.history[saved:])
                 progress = replace(progress, train_seconds=time.perf_counter() - began)
+                saved, saved_at = progress.epoch, time.perf_counter()
     finally:
         reporter.finish()
-    assign(trainer.model.variables, best)
+    assign(trainer.model.variables, best.model)
     return _finish(trainer, folder, progress)
 
 
-def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Progress, list[np.ndarray]]:
-    """Restore rank 0's checkpoint on all ranks; return the progress and the best weights."""
+def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Progress, Checkpoint]:
+    """Restore rank 0's checkpoint on all ranks; return the progress and the best model."""
     communicator = trainer.communicator
     progress = Progress()
     variables = [*trainer.model.variables, *trainer.optimizer_state]
-    best = [np.asarray(variable) for variable in trainer.model.variables]
+    best = _snapshot(trainer, progress)
     if checkpoint is not None:
         assign(variables, [*checkpoint.model, *checkpoint.optimizer])
-        progress, best = checkpoint.progress, checkpoint.best
+        progress = checkpoint.progress
+        best = replace(best, model=checkpoint.best)
     progress = Progress(**communicator.broadcast_json(vars(progress)))
     communicator.broadcast_variables(variables)
     # Only rank 0's best weights are used until the end, when they are broadcast.
@@ -218,11 +224,11 @@ def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Progress, 
 def _epoch(
     trainer: Trainer,
     progress: Progress,
-    best: list[np.ndarray],
+    best: Checkpoint,
     began: float,
     reporter: Reporter,
-) -> tuple[Progress, list[np.ndarray]]:
-    """Train and validate for one epoch; return the new progress and best weights."""
+) -> tuple[Progress, Checkpoint]:
+    """Train and validate for one epoch; return the new progress and the best model."""
     communicator = trainer.communicator
     start = time.perf_counter()
     training = trainer.train_epoch(progress.epoch, reporter.advance)
@@ -248,16 +254,26 @@ def _epoch(
         )
     progress = progress.after_epoch(row, time.perf_counter() - began)
     if progress.best_epoch == progress.epoch:
-        best = [np.array(variable) for variable in trainer.model.variables]
+        best = _snapshot(trainer, progress)
     reporter.epoch(row)
     return progress, best
 
 
-def _save(trainer: Trainer, folder: RunFolder, progress: Progress, best: list[np.ndarray]) -> None:
-    parts = (progress, trainer.model.variables, trainer.optimizer_state, best)
-    if progress.best_epoch == progress.epoch:
-        save_checkpoint(folder.best, *parts)
-    save_checkpoint(folder.last, *parts)
+def _snapshot(trainer: Trainer, progress: Progress) -> Checkpoint:
+    model = [np.array(variable) for variable in trainer.model.variables]
+    optimizer = [np.array(variable) for variable in trainer.optimizer_state]
+    return Checkpoint(progress, model, optimizer, model)
+
+
+def _save(
+    trainer: Trainer, folder: RunFolder, progress: Progress, best: Checkpoint, saved: int
+) -> None:
+    """Save checkpoints; `saved` is the epoch of those before."""
+    if progress.best_epoch > saved:
+        save_checkpoint(folder.best, *vars(best).values())
+    save_checkpoint(
+        folder.last, progress, trainer.model.variables, trainer.optimizer_state, best.model
+    )
     folder.write_history(progress.history)
 
 

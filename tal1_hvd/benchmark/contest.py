@@ -1,0 +1,199 @@
+"""Plain Keras and ours, in turn, on the same data: seconds by the outside clock."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tal1_hvd.errors import InputError
+from tal1_hvd.published import TARGET_ACCURACY
+
+BASELINE = "keras"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes
+    ----------
+    data : Path
+        Dataset folder.
+    examples : int
+        Of its training split.
+    epochs, less : int
+        Each contestant trains for both; the difference of the times is that of epochs alone,
+        without start-up.
+    repeats : int
+    ranks : tuple of int
+        World sizes of ours.
+    seed : int
+    """
+
+    data: Path
+    examples: int
+    epochs: int = 60
+    less: int = 10
+    repeats: int = 3
+    ranks: tuple[int, ...] = (1, 2)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.less < self.epochs:
+            raise InputError(
+                f"--less: must lie between 1 and --epochs, {self.epochs}, got {self.less}"
+            )
+        if self.repeats < 1:
+            raise InputError(f"--repeats: must be at least 1, got {self.repeats}")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One training, timed from outside.
+
+    Attributes
+    ----------
+    seconds : float
+        From the start of the process to its end.
+    peak_mb : float
+        Largest resident memory of any of its processes, in MB.
+    accuracy : list of float
+        On the validation split after each epoch.
+    elapsed : list of float
+        Seconds from the first step to the end of each epoch.
+    """
+
+    seconds: float
+    peak_mb: float
+    accuracy: list[float]
+    elapsed: list[float]
+
+
+def contestants(plan: Plan) -> dict[str, Callable[[int], Timing]]:
+    """Return each contestant's name and how it trains for a number of epochs."""
+    ours = {
+        f"{ranks} rank{'s' if ranks > 1 else ''}": lambda epochs, ranks=ranks: _ours(
+            plan, ranks, epochs
+        )
+        for ranks in plan.ranks
+    }
+    return {BASELINE: lambda epochs: _baseline(plan, epochs), **ours}
+
+
+def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Let the contestants train in turn, as often as the plan says.
+
+    Parameters
+    ----------
+    plan : Plan
+    tell : callable
+        Told of each training before it begins.
+
+    Returns
+    -------
+    list of dict
+        A row for each repeat and contestant: `repeat`, `contestant`, `microseconds` a sequence,
+        `examples_per_second`, `seconds` (of the longer training, all in), `seconds_to_target`
+        (validation accuracy as good as the best published; None if never), `peak_mb`.
+    """
+    rows = []
+    for repeat in range(plan.repeats):
+        for name, train in contestants(plan).items():
+            tell(
+                f"repeat {repeat + 1}/{plan.repeats}: {name}, {plan.less} and {plan.epochs} epochs"
+            )
+            short, long = train(plan.less), train(plan.epochs)
+            sequences = (plan.epochs - plan.less) * plan.examples
+            rate = (long.seconds - short.seconds) / sequences
+            reached = np.flatnonzero(np.array(long.accuracy) >= TARGET_ACCURACY)
+            rows.append(
+                {
+                    "repeat": repeat + 1,
+                    "contestant": name,
+                    "microseconds": 1e6 * rate,
+                    "examples_per_second": 1 / rate,
+                    "seconds": long.seconds,
+                    "seconds_to_target": long.elapsed[reached[0]] if len(reached) else None,
+                    "peak_mb": max(short.peak_mb, long.peak_mb),
+                }
+            )
+    return rows
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return each contestant's medians, and how much faster than plain Keras it was.
+
+    Returns
+    -------
+    dict
+        By contestant: medians of `run`'s figures, and `ratio`, `ratio_low`, `ratio_high`: median
+        and range over repeats of the baseline's time a sequence divided by its own in that repeat.
+    """
+    names = list(dict.fromkeys(row["contestant"] for row in rows))
+    by_name = {name: [row for row in rows if row["contestant"] == name] for name in names}
+    result = {}
+    for name, own in by_name.items():
+        pairs = zip(by_name[BASELINE], own, strict=True)
+        ratios = [base["microseconds"] / row["microseconds"] for base, row in pairs]
+        reached = [row["seconds_to_target"] for row in own if row["seconds_to_target"] is not None]
+        result[name] = {
+            **{
+                key: float(np.median([row[key] for row in own]))
+                for key in ("microseconds", "examples_per_second", "seconds", "peak_mb")
+            },
+            "seconds_to_target": float(np.median(reached)) if reached else None,
+            "ratio": float(np.median(ratios)),
+            "ratio_low": min(ratios),
+            "ratio_high": max(ratios),
+        }
+    return result
+
+
+def _baseline(plan: Plan, epochs: int) -> Timing:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "course.json"
+        command = [sys.executable, "-m", "tal1_hvd.benchmark.baseline"]
+        command += ["--data", str(plan.data), "--epochs", str(epochs), "--seed", str(plan.seed)]
+        seconds, peak = _time([*command, "--out", str(out)])
+        course = json.loads(out.read_text())
+    return Timing(seconds, peak, course["accuracy"], course["seconds"])
+
+
+def _ours(plan: Plan, ranks: int, epochs: int) -> Timing:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "tal1_hvd", "train", "--data", str(plan.data)]
+        command += ["--epochs", str(epochs), "--seed", str(plan.seed), "--out", str(out)]
+        seconds, peak = _time([*command, "--ranks", str(ranks), "--threads", "1"])
+        with (out / "history.csv").open() as handle:
+            history = list(csv.DictReader(handle))
+    elapsed = np.cumsum([float(row["seconds"]) for row in history])
+    return Timing(
+        seconds, peak, [float(row["validation_accuracy"]) for row in history], elapsed.tolist()
+    )
+
+
+def _time(command: Sequence[str]) -> tuple[float, float]:
+    """Run a command; return its seconds and the largest resident memory below it in MB."""
+    with tempfile.TemporaryFile() as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            words = errors.read().decode(errors="replace").strip().splitlines()
+            raise RuntimeError(f"{' '.join(command)} ended with: {words[-1] if words else status}")
+    return seconds, usage.ru_maxrss / 1024

@@ -1,0 +1,99 @@
+"""The benchmark's arithmetic by hand, and the command for real on little data."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from tal1_hvd.benchmark import contest
+from tal1_hvd.benchmark.contest import BASELINE, Plan, Timing, summarise
+from tal1_hvd.errors import InputError
+from tests.jobs import BIN, run
+
+
+def plan(**changes):
+    return Plan("data", 1000, **{"epochs": 6, "less": 1, "repeats": 2, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"less": 0}, "--less"),
+        ({"less": 6}, "--less"),
+        ({"epochs": 1}, "--less"),
+        ({"repeats": 0}, "--repeats"),
+    ],
+)
+def test_plan_that_measures_nothing(changes, words):
+    with pytest.raises(InputError, match=words):
+        plan(**changes)
+
+
+def test_time_of_epochs_alone(monkeypatch):
+    """5 epochs of 1,000 sequences more: 10 s by the baseline, 0.5 s and 0.25 s by ours."""
+    told = []
+    rates = {BASELINE: 2.0, "1 rank": 0.1, "2 ranks": 0.05}
+
+    def train(name):
+        def timing(epochs):
+            accuracy = [0.5, 0.96] if name == "1 rank" else [0.5, 0.6]
+            return Timing(7.0 + rates[name] * epochs, 100.0 * epochs, accuracy, [1.0, 2.0])
+
+        return timing
+
+    monkeypatch.setattr(contest, "contestants", lambda plan: {n: train(n) for n in rates})
+    rows = contest.run(plan(), told.append)
+    assert len(told) == len(rows) == 6
+    assert [row["contestant"] for row in rows[:3]] == list(rates)
+    assert [row["repeat"] for row in rows] == [1, 1, 1, 2, 2, 2]
+    assert rows[0]["microseconds"] == pytest.approx(2000)
+    assert rows[2]["examples_per_second"] == pytest.approx(20_000)
+    assert rows[1]["seconds"] == pytest.approx(7.6)
+    assert [row["seconds_to_target"] for row in rows[:3]] == [None, 2.0, None]
+    assert rows[0]["peak_mb"] == 600
+    found = summarise(rows)
+    assert found[BASELINE]["ratio"] == pytest.approx(1)
+    assert found["1 rank"]["ratio"] == pytest.approx(20)
+    assert found["2 ranks"]["ratio_high"] == pytest.approx(40)
+    assert found["2 ranks"]["seconds_to_target"] is None
+
+
+def test_ratios_are_those_of_the_same_turn():
+    """A machine that becomes twice as slow in the second turn leaves them as they are."""
+    figures = dict.fromkeys(("examples_per_second", "seconds", "peak_mb"), 1.0)
+    rows = [
+        {"contestant": name, "microseconds": time * slow, "seconds_to_target": None, **figures}
+        for slow in (1, 2)
+        for name, time in ((BASELINE, 100.0), ("1 rank", 10.0))
+    ]
+    found = summarise(rows)["1 rank"]
+    assert (found["ratio_low"], found["ratio"], found["ratio_high"]) == (10, 10, 10)
+    assert found["microseconds"] == 15
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+def test_command(small_data, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--data", small_data, "--epochs", 3, "--less", 1, "--repeats", 1, "--ranks", 2]
+    ended = run([BIN / "tal1-hvd", "benchmark", *map(str, flags), "--out", out])
+    assert ended.returncode == 0, ended.stderr
+    for name in ("keras", "1 rank", "2 ranks"):
+        assert name in ended.stdout
+    report = json.loads((out / "benchmark.json").read_text())
+    assert report["plan"]["epochs"] == 3
+    assert set(report["summary"]) == {"keras", "1 rank", "2 ranks"}
+    with (out / "benchmark.csv").open() as handle:
+        assert len(list(csv.DictReader(handle))) == 3
+
+
+def test_output_that_exists(small_data, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    command = [BIN / "python", "-m", "tal1_hvd", "benchmark", "--ranks", "1"]
+    ended = run([*command, "--data", small_data, "--out", tmp_path / "out"])
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "exists already" in ended.stderr
