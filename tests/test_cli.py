@@ -157,8 +157,8 @@ OPTIONS = {
         "--both-strands": "",
     },
     "benchmark": {
-        "--data": "",
-        "--out": "",
+        "--data": "(default: the default simulated dataset",
+        "--out": "(default: none)",
         "--epochs": "(default: 60)",
         "--less": "(default: 10)",
         "--repeats": "(default: 3)",
