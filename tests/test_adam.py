@@ -65,6 +65,21 @@ def test_within_fit():
         np.testing.assert_allclose(own, other, atol=1e-5)
 
 
+def test_gradients_accumulated_by_keras():
+    """Two calls make a step, of the gradients' mean."""
+
+    def run(**options):
+        variable = keras.Variable([1.0, 2.0])
+        optimizer = FusedAdam(0.1, **options)
+        optimizer.build([variable])
+        calls = [[1.0, 2.0], [3.0, 0.0]] if options else [[2.0, 1.0]]
+        for gradient in calls:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        return variable.numpy()
+
+    np.testing.assert_allclose(run(gradient_accumulation_steps=2), run(), rtol=1e-6)
+
+
 def test_saved_and_loaded():
     optimizer = FusedAdam(0.02, beta_2=0.99)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))

@@ -60,6 +60,13 @@ def test_time_of_epochs_alone(monkeypatch):
     assert found["2 ranks"]["seconds_to_target"] is None
 
 
+def test_too_little_to_measure(monkeypatch):
+    same = Timing(3.0, 100.0, [0.5], [1.0])
+    monkeypatch.setattr(contest, "contestants", lambda plan: {BASELINE: lambda epochs: same})
+    with pytest.raises(InputError, match="too little to measure"):
+        contest.run(plan(), lambda text: None)
+
+
 def test_ratios_are_those_of_the_same_turn():
     """A machine that becomes twice as slow in the second turn leaves them as they are."""
     figures = dict.fromkeys(("examples_per_second", "seconds", "peak_mb"), 1.0)
@@ -77,13 +84,13 @@ def test_ratios_are_those_of_the_same_turn():
 @pytest.mark.slow
 def test_command(small_data, tmp_path):
     out = tmp_path / "out"
-    flags = ["--data", small_data, "--epochs", 3, "--less", 1, "--repeats", 1, "--ranks", 2]
+    flags = ["--data", small_data, "--epochs", 150, "--less", 1, "--repeats", 1, "--ranks", 2]
     ended = run([BIN / "tal1-hvd", "benchmark", *map(str, flags), "--out", out])
     assert ended.returncode == 0, ended.stderr
     for name in ("keras", "1 rank", "2 ranks"):
         assert name in ended.stdout
     report = json.loads((out / "benchmark.json").read_text())
-    assert report["plan"]["epochs"] == 3
+    assert report["plan"]["epochs"] == 150
     assert set(report["summary"]) == {"keras", "1 rank", "2 ranks"}
     with (out / "benchmark.csv").open() as handle:
         assert len(list(csv.DictReader(handle))) == 3
@@ -97,3 +104,12 @@ def test_output_that_exists(small_data, tmp_path):
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "exists already" in ended.stderr
+
+
+@pytest.mark.parametrize("flags", [["--seed", "-1"], ["--less", "60"], ["--ranks", "x"]])
+def test_bad_flags_cost_no_time(small_data, flags):
+    command = [BIN / "python", "-m", "tal1_hvd", "benchmark", "--data", small_data]
+    ended = run([*command, "--ranks", "1", *flags])
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert flags[0] in ended.stderr

@@ -78,7 +78,7 @@ class TestSingleProcess:
     def test_nothing_to_wait_for(self):
         variables = [object()]
         assert self.alone.broadcast_variables(variables) is None
-        assert self.alone.barrier() is None
+        assert self.alone.close() is None
 
     def test_needs_neither_tensorflow_nor_horovod(self):
         code = (
@@ -153,6 +153,10 @@ class Peer:
     def broadcast_variables(self, tensors, root_rank):
         self.log.append((tensors, root_rank))
 
+    def shutdown(self):
+        assert not self._answers
+        self.log.append("shutdown")
+
 
 def sent(value):
     """Return the arrays that a rank sends for a JSON value."""
@@ -217,7 +221,7 @@ class TestHorovodCommunicator:
         communicator.broadcast_variables([SimpleNamespace(value="a"), SimpleNamespace(value="b")])
         assert peer.log[-1] == (["a", "b"], 0)
 
-    def test_barrier_is_a_collective(self, join):
+    def test_all_ranks_come_before_the_connection_is_closed(self, join):
         communicator, peer = join(0, [np.zeros(1, np.uint8)])
-        communicator.barrier()
-        assert not peer._answers
+        communicator.close()
+        assert peer.log[-1] == "shutdown"

@@ -175,6 +175,9 @@ print(json.dumps([instruction_set(), *(a.numpy().tobytes().hex() for a in arrays
 
 @compiled
 def test_bits_do_not_depend_on_instruction_set_or_threads():
+    if os.environ.get("TAL1_HVD_SIMD"):
+        pytest.skip("TAL1_HVD_SIMD is set")
+
     def results(simd, threads):
         ended = subprocess.run(
             [sys.executable, "-c", SIMD_PROGRAM, str(threads)],
@@ -192,6 +195,32 @@ def test_bits_do_not_depend_on_instruction_set_or_threads():
     assert results("baseline", 2) == ["baseline", *expected]
     if best != "baseline":
         assert results("avx2", 1) == ["AVX2", *expected]
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("simd", ["baseline", "avx2"])
+def test_other_instruction_sets_equal_tensorflow(simd):
+    """All shapes and types again, by the kernels that this processor does not choose."""
+    test = f"{__file__}::test_equals_tensorflow"
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        env={**os.environ, "TAL1_HVD_SIMD": simd},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert "1 passed" in ended.stdout
+
+
+@BOTH
+def test_nan_is_not_hidden(operation):
+    kernel = np.full((3, 4, 2), np.nan, np.float32)
+    codes = np.zeros((1, 12), np.uint8)
+    pooled = operation(tf.constant(codes), tf.constant(kernel), tf.zeros(2), 5, "valid").numpy()
+    assert not np.isfinite(pooled).any() or (np.abs(pooled) > 1e38).all()
 
 
 @compiled

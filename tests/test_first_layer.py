@@ -92,7 +92,32 @@ def test_other_layers_are_left_alone(convolution, pooling):
         DnaConvPool(convolution, pooling)
 
 
-def test_layer_that_something_else_reads_is_left_alone():
+def test_layer_whose_output_is_used_twice_is_left_alone():
+    x = inputs = keras.Input((40,), dtype="uint8")
+    x = keras.ops.one_hot(keras.ops.cast(x, "int32"), 4, dtype="float32")
+    x = keras.layers.Reshape((1, 40, 4))(x)
+    convolved = Conv2D(3, (1, 5), activation="relu")(x)
+    pooled = MaxPooling2D((1, 4))(convolved)
+    both = [keras.layers.Flatten()(pooled), keras.layers.Flatten()(convolved)]
+    model = keras.Model(inputs, keras.layers.Concatenate()(both))
+    assert fuse_first_layer(model) is model
+
+
+def test_five_letters_are_left_alone():
+    x = inputs = keras.Input((40,), dtype="uint8")
+    x = keras.ops.one_hot(keras.ops.cast(x, "int32"), 5, dtype="float32")
+    x = keras.layers.Reshape((1, 40, 5))(x)
+    x = MaxPooling2D((1, 4))(Conv2D(3, (1, 5), activation="relu")(x))
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    assert fuse_first_layer(model) is model
+
+
+def test_layer_on_any_length():
+    layer = DnaConvPool(Conv2D(3, (1, 5), activation="relu"), MaxPooling2D((1, 4)))
+    assert layer.compute_output_shape((None, None)) == (None, 1, None, 3)
+
+
+def test_layer_that_reads_something_else_is_left_alone():
     """The convolution's input is not the one-hot encoding alone."""
     x = inputs = keras.Input((40,), dtype="uint8")
     x = keras.ops.one_hot(keras.ops.cast(x, "int32"), 4, dtype="float32")

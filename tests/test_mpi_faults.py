@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tal1_hvd.training.checkpoint import load_checkpoint
 from tests.jobs import BIN, PROGRAMS, TIMEOUT, mpirun, read_until, run, send, start, train_flags
 
 pytestmark = pytest.mark.mpi
 
-EPOCHS = "12"
+EPOCHS = "60"
 LONG = "2000"
 
 
@@ -48,27 +49,42 @@ def unbroken(small_data: Path, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(
-    ("rank", "moment"), [(0, "training paper"), (1, "epoch 3/"), (0, "epoch 7/")]
-)
+@pytest.mark.parametrize(("rank", "moment"), [(1, "epoch 3/"), (0, "epoch 7/")])
 def test_killed_and_resumed_is_as_if_never_stopped(
     rank: int, moment: str, small_data: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    command = [BIN / "tal1-hvd", "train", "--ranks", "2"]
-    job = start([*command, *train_flags(small_data, out, "--epochs", EPOCHS)[2:]])
+    flags = train_flags(small_data, out, "--epochs", EPOCHS)[2:]
+    job = start([*mpirun(2), PROGRAMS / "every_epoch.py", *flags])
     read_until(job, moment)
     send(processes(out)[rank], signal.SIGKILL)
+    job.communicate(timeout=TIMEOUT)
+    assert job.returncode != 0
+    assert 0 < load_checkpoint(out / "checkpoints" / "last.npz").progress.epoch < int(EPOCHS)
+    assert not (out / "metrics.json").exists()
+    command = [BIN / "tal1-hvd", "train", "--ranks", "2", "--out", out, "--resume"]
+    resumed = run(command)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_outcome(out, unbroken)
+    again = run(command)
+    assert again.returncode == 0
+    assert "already finished" in again.stderr
+
+
+def test_killed_before_its_first_checkpoint(
+    small_data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [BIN / "tal1-hvd", "train", "--ranks", "2"]
+    job = start([*command, *train_flags(small_data, out, "--epochs", EPOCHS)[2:]])
+    read_until(job, "training paper")
+    send(processes(out)[0], signal.SIGKILL)
     _, errors = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 1
-    assert "go on with: tal1-hvd train --out" in errors
-    assert not (out / "metrics.json").exists()
+    assert f"go on with: tal1-hvd train --out {out} --resume --ranks 2" in errors
     resumed = run([*command, "--out", out, "--resume"])
     assert resumed.returncode == 0, resumed.stderr
     assert_same_outcome(out, unbroken)
-    again = run([*command, "--out", out, "--resume"])
-    assert again.returncode == 0
-    assert "already finished" in again.stderr
 
 
 def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> None:
@@ -80,7 +96,7 @@ def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> 
     send(job.pid, signal.SIGINT)
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 130
-    assert f"interrupted; go on with: tal1-hvd train --out {out} --resume" in errors
+    assert f"interrupted; go on with: tal1-hvd train --out {out} --resume --ranks 2" in errors
     # A process that has ended has no command line, even if nobody has collected it yet.
     commands = [Path(f"/proc/{rank}/cmdline") for rank in ranks]
     assert not any(command.exists() and command.read_bytes() for command in commands)

@@ -75,14 +75,17 @@ def train(dataset: Dataset, epochs: int, seed: int) -> dict[str, list[float]]:
         return examples.batch(_BATCH * strategy.num_replicas_in_sync).prefetch(tf.data.AUTOTUNE)
 
     training, validation = batches("train", True), batches("validation", False)
-    seconds: list[float] = []
-    began = time.perf_counter()
+    # The first batch's end is the first moment: what is before it is mostly tracing.
+    began: list[float] = []
+    ended: list[float] = []
     clock = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seconds.append(time.perf_counter() - began)
+        on_train_batch_end=lambda batch, logs: began or began.append(time.monotonic()),
+        on_epoch_end=lambda epoch, logs: ended.append(time.monotonic()),
     )
     history = model.fit(
         training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[clock]
     )
+    seconds = [end - began[0] for end in ended]
     return {"accuracy": history.history["val_accuracy"], "seconds": seconds}
 
 

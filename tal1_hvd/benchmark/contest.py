@@ -67,7 +67,7 @@ class Timing:
     seconds : float
         From the start of the process to its end.
     peak_mb : float
-        Largest resident memory of any of its processes, in MB.
+        Resident memory of its largest process, in MB.
     accuracy : list of float
         On the validation split after each epoch.
     elapsed : list of float
@@ -116,6 +116,11 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
             short, long = train(plan.less), train(plan.epochs)
             sequences = (plan.epochs - plan.less) * plan.examples
             rate = (long.seconds - short.seconds) / sequences
+            if rate <= 0:
+                raise InputError(
+                    f"--epochs: {plan.epochs} epochs took {name} no longer than {plan.less}, which "
+                    "is too little to measure; choose more, or a larger dataset"
+                )
             reached = np.flatnonzero(np.array(long.accuracy) >= TARGET_ACCURACY)
             rows.append(
                 {
@@ -137,7 +142,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        By contestant: medians of `run`'s figures, and `ratio`, `ratio_low`, `ratio_high`: median
+        By contestant: medians of `run`'s figures (`seconds_to_target` is None unless every repeat
+        reached it), and `ratio`, `ratio_low`, `ratio_high`: median
         and range over repeats of the baseline's time a sequence divided by its own in that repeat.
     """
     names = list(dict.fromkeys(row["contestant"] for row in rows))
@@ -152,7 +158,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 key: float(np.median([row[key] for row in own]))
                 for key in ("microseconds", "examples_per_second", "seconds", "peak_mb")
             },
-            "seconds_to_target": float(np.median(reached)) if reached else None,
+            "seconds_to_target": float(np.median(reached)) if len(reached) == len(own) else None,
             "ratio": float(np.median(ratios)),
             "ratio_low": min(ratios),
             "ratio_high": max(ratios),
@@ -189,7 +195,12 @@ def _time(command: Sequence[str]) -> tuple[float, float]:
     with tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:

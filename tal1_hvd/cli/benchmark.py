@@ -25,6 +25,8 @@ from tal1_hvd.distributed.launch import ranks_from, require_horovod
 from tal1_hvd.machine import usable_cores
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
+from tal1_hvd.training.plan import plan_batches
+from tal1_hvd.training.settings import TrainSettings
 
 
 def add_arguments(parser: Parser) -> None:
@@ -72,6 +74,9 @@ def run(args: argparse.Namespace) -> int:
         ranks=(1,) if ranks == 1 else (1, ranks),
         seed=args.seed,
     )
+    for size in plan.ranks:
+        # What cannot be trained is found before anything is timed.
+        plan_batches(TrainSettings(seed=args.seed), dataset, 0, size)
     if args.out is None:
         show_benchmark(summarise(run_contest(plan, say)), plan.epochs)
         return 0

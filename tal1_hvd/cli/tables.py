@@ -100,7 +100,7 @@ def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
         "\n(range)",
         f"{epochs} epochs,\nall in",
         f"to {TARGET_ACCURACY:.2%}\nvalidation",
-        "peak\nmemory",
+        "largest\nprocess",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     for contestant, found in summary.items():

@@ -139,7 +139,8 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks is not None and args.ranks != str(launched):
         if launched is not None:
             raise InputError(
-                f"--ranks: a launcher has started {launched} ranks already; leave --ranks out"
+                f"--ranks: a launcher has started {launched} ranks already; leave --ranks out, "
+                "of a --config file too"
             )
         count = ranks_from(args.ranks)
         if count > 1:

@@ -159,7 +159,8 @@ def watch_start(timeout: float) -> Iterator[None]:
         Seconds, at least 60; 0 for no watch.
     """
     folder = job_folder()
-    if folder is None or not timeout:
+    # In a container of its own a rank may not see it, or not write to it: then nobody watches.
+    if folder is None or not timeout or not os.access(folder, os.W_OK):
         yield
         return
     with Watchdog(

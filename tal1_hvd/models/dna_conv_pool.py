@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,8 @@ class _Native(NamedTuple):
 
 @functools.cache
 def _native() -> _Native:
+    if os.environ.get("TAL1_HVD_SIMD") == "tensorflow":
+        return _Native(None, "TAL1_HVD_SIMD says so")
     path = _FOLDER / f"dna_conv_pool{EXTENSION_SUFFIXES[0]}"
     if not path.exists():
         return _Native(None, "the compiled operation is not there; launch/setup compiles it")
@@ -36,7 +39,7 @@ def _native() -> _Native:
         # In this order: TensorFlow lists what a library registers while it is loaded.
         operations = tf.load_op_library(str(path))
         library = ctypes.CDLL(str(path))
-    except (OSError, tf.errors.OpError) as error:
+    except (AttributeError, OSError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         return _Native(None, f"{path.name} cannot be loaded ({reason}); run launch/setup")
     library.tal1_hvd_tensorflow_version.restype = ctypes.c_char_p

@@ -54,7 +54,10 @@ class DnaConvPool(keras.layers.Layer):
             )
         if not _is_pooling(pooling):
             raise ValueError("pooling must be a MaxPooling2D of (1, pool), its strides the same")
-        super().__init__(dtype=convolution.dtype_policy, **options)
+        # Computed in the variables' precision: the operation knows no half precision.
+        super().__init__(dtype=convolution.dtype_policy, autocast=False, **options)
+        # It has no XLA kernel.
+        self.supports_jit = False
         self.convolution = convolution
         self.pooling = pooling
 
@@ -68,16 +71,18 @@ class DnaConvPool(keras.layers.Layer):
         """Compute the layer's output."""
         pooled = dna_conv_pool(
             codes,
-            tf.cast(self.convolution.kernel.value[0], self.compute_dtype),
-            tf.cast(self.convolution.bias.value, self.compute_dtype),
+            self.convolution.kernel.value[0],
+            self.convolution.bias.value,
             self.pooling.pool_size[1],
             self.convolution.padding,
         )
-        return pooled[:, None]
+        return tf.cast(pooled[:, None], self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return (batch, 1, windows, filters)."""
         positions = input_shape[1]
+        if positions is None:
+            return (input_shape[0], 1, None, self.convolution.filters)
         if self.convolution.padding == "valid":
             positions -= self.convolution.kernel_size[1] - 1
         windows = positions // self.pooling.pool_size[1]
@@ -124,7 +129,9 @@ def fuse_first_layer(model: keras.Model) -> keras.Model:
     in_line = all(
         operation.input is tensor for operation, tensor in zip(operations[:5], chain, strict=True)
     )
-    if not (in_line and _is_convolution(convolution) and _is_pooling(pooling)):
+    alone = all(len(operation._outbound_nodes) == 1 for operation in operations[:4])
+    four = operations[1].num_classes == 4
+    if not (in_line and alone and four and _is_convolution(convolution) and _is_pooling(pooling)):
         return model
     rest = keras.Model(pooling.output, model.outputs[0])
     first = DnaConvPool(convolution, pooling, name="first_layer")

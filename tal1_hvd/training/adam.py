@@ -34,7 +34,7 @@ class FusedAdam(keras.optimizers.Adam):
             raise ValueError("amsgrad: not known to the fused kernel; use keras.optimizers.Adam")
         index = self._get_variable_index(variable)
         dtype = gradient.dtype
-        step = tf.cast(self.iterations.value + 1, dtype)
+        step = keras.ops.cast(self.iterations, dtype) + 1
         beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),

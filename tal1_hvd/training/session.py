@@ -159,11 +159,20 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     AgreedError
         The request cannot be carried out; raised on all ranks.
     """
-    timeout = request.changes.get("stall_timeout", TrainSettings.stall_timeout)
     with contextlib.ExitStack() as stack:
-        with watch_start(timeout):
+        with watch_start(_stall_timeout(request)):
             session = _start(request, make_reporter, stack)
         return _train(session)
+
+
+def _stall_timeout(request: Request) -> float:
+    """Return the timeout before the request is worked out, a resumed run's own if it has one."""
+    before = TrainSettings()
+    if request.resume and request.out is not None:
+        # What is wrong with it is said when the request is worked out.
+        with contextlib.suppress(InputError):
+            before = TrainSettings.from_yaml(request.out / "config.yaml")
+    return request.changes.get("stall_timeout", before.stall_timeout)
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,9 @@ def train(
             progress, best = _epoch(trainer, progress, best, began, reporter)
             due = time.perf_counter() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS
             if log is not None and (due or progress.finished(settings.epochs, settings.patience)):
-                _save(trainer, folder, progress, best, saved)
+                # First: an epoch that is saved is not logged again.
                 log.write(progress.history[saved:])
+                _save(trainer, folder, progress, best, saved)
                 progress = replace(progress, train_seconds=time.perf_counter() - began)
                 saved, saved_at = progress.epoch, time.perf_counter()
     finally:

@@ -35,9 +35,9 @@ struct Best {
 template <typename T>
 INLINE void keep_better(Best<T>& best, const Best<T>& later) {
   for (int i = 0; i < Simd<T>::parts; ++i) {
-    const auto better = later.value[i] > best.value[i];  // a tie stays with the first
-    best.value[i] = better ? later.value[i] : best.value[i];
-    best.where[i] = better ? later.where[i] : best.where[i];
+    const auto stays = later.value[i] <= best.value[i];  // a tie, too; not where there is a NaN
+    best.value[i] = stays ? best.value[i] : later.value[i];
+    best.where[i] = stays ? best.where[i] : later.where[i];
   }
 }
 
@@ -215,10 +215,10 @@ TARGET void best_of_windows(const Layout& layout, const T* tables, const T* base
     T* pooled = scratch.pooled + window * block;
     int32_t* winner = scratch.winner + window * block;
     for (int i = 0; i < Simd<T>::parts; ++i) {
-      const auto passes = best.value[i] > 0;
-      const typename Simd<T>::Value value = passes ? best.value[i] : typename Simd<T>::Value{};
+      const auto stopped = best.value[i] <= 0;
+      const typename Simd<T>::Value value = stopped ? typename Simd<T>::Value{} : best.value[i];
       const typename Simd<T>::Where where =
-          passes ? best.where[i] : ~best.where[i];
+          stopped ? ~best.where[i] : best.where[i];
       for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
         pooled[i * Simd<T>::lanes + lane] = value[lane];
         winner[i * Simd<T>::lanes + lane] = static_cast<int32_t>(where[lane]);
