@@ -78,7 +78,12 @@ class TestBatches:
         assert plan_batches(TrainSettings(), make_dataset(tmp_path, test=0), 0, 1).examples == 100
 
 
-MANIFEST = {"global_batch_size": 64, "dataset": {"fingerprint": "abc"}, "more": [1]}
+MANIFEST = {
+    "world_size": 2,
+    "global_batch_size": 64,
+    "dataset": {"fingerprint": "abc"},
+    "more": [1],
+}
 
 
 class TestResume:

@@ -27,7 +27,6 @@ assert comm.broadcast_json(["from", rank]) == ["from", 0]
 variable = keras.Variable(np.full(2, float(rank)), dtype="float64")
 comm.broadcast_variables([variable])
 assert np.array_equal(variable, [0, 0])
-comm.close()
 
 
 def refuse_on_last():
@@ -43,4 +42,5 @@ except AgreedError as error:
 else:
     raise AssertionError("all ranks should have failed together")
 assert together(comm, lambda: rank) == rank
+comm.close()
 print(f"rank {rank} of {size} agrees", flush=True)
