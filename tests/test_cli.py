@@ -289,12 +289,15 @@ def test_other_commands_of_many_processes_all_say_what_is_wrong(monkeypatch, cap
     assert "nowhere" in capsys.readouterr().err
 
 
+def in_shell(folder, before, words, after):
+    """Run the command line in a shell, between other words of its."""
+    command = f"{before} {shlex.join(map(str, [*MODULE, *words]))} {after}"
+    return start(["bash", "-c", command], cwd=folder)
+
+
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-def test_output_that_cannot_be_written(redirection):
-    command = f"{shlex.join(map(str, MODULE))} --version {redirection}"
-    ended = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
-    )
+def test_output_that_cannot_be_written(redirection, tmp_path):
+    ended = in_shell(tmp_path, "", ["--version"], redirection)
     assert "Traceback" not in ended.stderr
     assert ended.stderr.count("\n") <= 1
 
@@ -309,15 +312,7 @@ def test_output_that_cannot_be_written(redirection):
 )
 def test_no_room(command, left, small_data, tmp_path):
     """Files of more than 5 KiB cannot be written, as on a full disk."""
-    words = [*MODULE, *command.format(data=small_data).split()]
-    ended = subprocess.run(
-        ["bash", "-c", f"ulimit -f 5; {shlex.join(map(str, words))}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=tmp_path,
-    )
+    ended = in_shell(tmp_path, "ulimit -f 5;", command.format(data=small_data).split(), "")
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "cannot be written: File too large" in ended.stderr.splitlines()[-1]
@@ -325,16 +320,9 @@ def test_no_room(command, left, small_data, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
 
 
-def test_closed_input(small_data, tmp_path):
-    command = f"{shlex.join(map(str, MODULE))} import --positives - --negatives - --out x <&-"
-    ended = subprocess.run(
-        ["bash", "-c", command],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=tmp_path,
-    )
+def test_closed_input(tmp_path):
+    words = ["import", "--positives", "-", "--negatives", "-", "--out", "x"]
+    ended = in_shell(tmp_path, "", words, "<&-")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
 

@@ -1,10 +1,11 @@
 // TensorFlow's view of the kernels: shapes, memory, and threads.
 
 #include <algorithm>
-#include <cstdlib>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "dispatch.h"
 #include "kernels.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/register_types.h"
@@ -50,36 +51,6 @@ Layout make_layout(int64_t length, int64_t width, int64_t filters, int64_t pool,
   layout.shorter = layout.width / layout.kmers;
   layout.shorter_kmers = layout.kmers - layout.width % layout.kmers;
   return layout;
-}
-
-enum class Simd { baseline, avx2, avx512 };
-
-// The widest instruction set that this processor has; TAL1_HVD_SIMD can name a narrower one.
-Simd choose_simd() {
-#if defined(__x86_64__)
-  const char* variable = std::getenv("TAL1_HVD_SIMD");
-  const std::string widest = variable == nullptr ? "" : variable;
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && widest != "avx2" && widest != "baseline") return Simd::avx512;
-  if (avx2 && widest != "baseline") return Simd::avx2;
-#endif
-  return Simd::baseline;
-}
-
-Simd simd() {
-  static const Simd chosen = choose_simd();
-  return chosen;
-}
-
-template <typename T>
-Kernels<T> choose_kernels() {
-#if defined(__x86_64__)
-  if (simd() == Simd::avx512) return avx512_kernels<T>();
-  if (simd() == Simd::avx2) return avx2_kernels<T>();
-#endif
-  return baseline_kernels<T>();
 }
 
 // Memory of one kind for all blocks and threads, at addresses that vectors can be loaded from.
