@@ -103,9 +103,10 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        A row for each repeat and contestant: `repeat`, `contestant`, `microseconds` a sequence,
-        `examples_per_second`, `seconds` (of the longer training, all in), `seconds_to_target`
-        (validation accuracy as good as the best published; None if never), `peak_mb`.
+        A row for each repeat and contestant: `repeat`, `contestant`, `microseconds` a sequence and
+        `examples_per_second` (None where the machine's noise was larger than the epochs' time),
+        `seconds` (of the longer training, all in), `seconds_to_target` (validation accuracy as
+        good as the best published; None if never), `peak_mb`.
     """
     rows = []
     for repeat in range(plan.repeats):
@@ -116,18 +117,19 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
             short, long = train(plan.less), train(plan.epochs)
             sequences = (plan.epochs - plan.less) * plan.examples
             rate = (long.seconds - short.seconds) / sequences
-            if rate <= 0:
-                raise InputError(
-                    f"--epochs: {plan.epochs} epochs took {name} no longer than {plan.less}, which "
-                    "is too little to measure; choose more, or a larger dataset"
+            measured = rate > 0
+            if not measured:
+                tell(
+                    f"{name} needed no longer for {plan.epochs} epochs than for {plan.less}: too "
+                    "little to measure; choose more --epochs, or a larger dataset"
                 )
             reached = np.flatnonzero(np.array(long.accuracy) >= TARGET_ACCURACY)
             rows.append(
                 {
                     "repeat": repeat + 1,
                     "contestant": name,
-                    "microseconds": 1e6 * rate,
-                    "examples_per_second": 1 / rate,
+                    "microseconds": 1e6 * rate if measured else None,
+                    "examples_per_second": 1 / rate if measured else None,
                     "seconds": long.seconds,
                     "seconds_to_target": long.elapsed[reached[0]] if len(reached) else None,
                     "peak_mb": max(short.peak_mb, long.peak_mb),
@@ -143,27 +145,38 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     -------
     dict
         By contestant: medians of `run`'s figures (`seconds_to_target` is None unless every repeat
-        reached it), and `ratio`, `ratio_low`, `ratio_high`: median
-        and range over repeats of the baseline's time a sequence divided by its own in that repeat.
+        reached it), and `ratio`, `ratio_low`, `ratio_high`: median and range over repeats of the
+        baseline's time a sequence divided by its own in that repeat. None where nothing was
+        measured.
     """
     names = list(dict.fromkeys(row["contestant"] for row in rows))
     by_name = {name: [row for row in rows if row["contestant"] == name] for name in names}
     result = {}
     for name, own in by_name.items():
-        pairs = zip(by_name[BASELINE], own, strict=True)
-        ratios = [base["microseconds"] / row["microseconds"] for base, row in pairs]
-        reached = [row["seconds_to_target"] for row in own if row["seconds_to_target"] is not None]
+        pairs = [
+            (base["microseconds"], row["microseconds"])
+            for base, row in zip(by_name[BASELINE], own, strict=True)
+        ]
+        ratios = [base / mine for base, mine in pairs if base is not None and mine is not None]
+        reached = all(row["seconds_to_target"] is not None for row in own)
         result[name] = {
             **{
-                key: float(np.median([row[key] for row in own]))
+                key: _median([row[key] for row in own])
                 for key in ("microseconds", "examples_per_second", "seconds", "peak_mb")
             },
-            "seconds_to_target": float(np.median(reached)) if len(reached) == len(own) else None,
-            "ratio": float(np.median(ratios)),
-            "ratio_low": min(ratios),
-            "ratio_high": max(ratios),
+            "seconds_to_target": _median([row["seconds_to_target"] for row in own])
+            if reached
+            else None,
+            "ratio": _median(ratios),
+            "ratio_low": min(ratios, default=None),
+            "ratio_high": max(ratios, default=None),
         }
     return result
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _baseline(plan: Plan, epochs: int) -> Timing:

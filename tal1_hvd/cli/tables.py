@@ -104,14 +104,14 @@ def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
     ):
         table.add_column(name, justify="right", no_wrap=True)
     for contestant, found in summary.items():
-        reached = found["seconds_to_target"]
+        measured = found["ratio"] is not None
         table.add_row(
             contestant,
-            f"{found['microseconds']:.1f}",
-            f"{found['ratio']:.1f}",
-            f"{found['ratio_low']:.1f}-{found['ratio_high']:.1f}",
-            f"{found['seconds']:.1f} s",
-            "-" if reached is None else f"{reached:.1f} s",
+            _tenths(found["microseconds"]),
+            _tenths(found["ratio"]),
+            f"{found['ratio_low']:.1f}-{found['ratio_high']:.1f}" if measured else "-",
+            _tenths(found["seconds"], " s"),
+            _tenths(found["seconds_to_target"], " s"),
             f"{found['peak_mb']:,.0f} MB",
         )
     _print(table)
@@ -139,6 +139,10 @@ def _print(table: Table) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _tenths(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.1f}{unit}"
 
 
 def _interval(bounds: list[float] | None) -> str:
