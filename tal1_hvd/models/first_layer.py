@@ -69,14 +69,15 @@ class DnaConvPool(keras.layers.Layer):
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         """Compute the layer's output."""
+        # Not by slices: the gradient of a slice copies everything into a tensor of zeros.
         pooled = dna_conv_pool(
             codes,
-            self.convolution.kernel.value[0],
+            tf.squeeze(self.convolution.kernel.value, 0),
             self.convolution.bias.value,
             self.pooling.pool_size[1],
             self.convolution.padding,
         )
-        return tf.cast(pooled[:, None], self.compute_dtype)
+        return tf.cast(tf.expand_dims(pooled, 1), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return (batch, 1, windows, filters)."""
