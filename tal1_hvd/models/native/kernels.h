@@ -51,8 +51,6 @@ struct Scratch {
   uint8_t* codes;           // padded + kLongestKmer
   uint16_t* shorter_index;  // padded: k-mer that begins at each position, times kIndexStep
   uint16_t* longer_index;   // padded
-  T* pooled;                // windows x block
-  int32_t* winner;          // windows x block
 };
 
 // The functions, compiled for one instruction set. Tables and bases begin at multiples of 64 bytes.

@@ -196,9 +196,29 @@ INLINE bool has_unknown(const uint8_t* codes, int64_t count) {
   return unknown;
 }
 
+// Writes the first `count` outputs of a window's block.
+template <typename T>
+INLINE void store(const Best<T>& best, int count, T* pooled, int32_t* winner) {
+  constexpr int block = block_filters<T>();
+  T value[block];
+  int32_t where[block];
+  for (int i = 0; i < Simd<T>::parts; ++i) {
+    const auto stopped = best.value[i] <= 0;
+    const typename Simd<T>::Value passed = stopped ? typename Simd<T>::Value{} : best.value[i];
+    const typename Simd<T>::Where found = stopped ? ~best.where[i] : best.where[i];
+    for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
+      value[i * Simd<T>::lanes + lane] = passed[lane];
+      where[i * Simd<T>::lanes + lane] = static_cast<int32_t>(found[lane]);
+    }
+  }
+  for (int f = 0; f < count; ++f) pooled[f] = value[f];
+  for (int f = 0; f < count; ++f) winner[f] = where[f];
+}
+
+// The windows of one block of filters, which begins at filter `first`.
 template <typename T, int KMERS>
-TARGET void best_of_windows(const Layout& layout, const T* tables, const T* bases, bool unknown,
-                            const Scratch<T>& scratch) {
+TARGET void best_of_windows(const Layout& layout, int first, const T* tables, const T* bases,
+                            bool unknown, const Scratch<T>& scratch, T* pooled, int32_t* winner) {
   constexpr int block = block_filters<T>();
   Reader<T> reader;
   reader.kmers = layout.kmers;
@@ -207,22 +227,19 @@ TARGET void best_of_windows(const Layout& layout, const T* tables, const T* base
     reader.index[kmer] = index_of<T>(layout, scratch, kmer);
   }
   const int span = layout.pool + layout.width - 1;
+  const int count = layout.filters - first < block ? layout.filters - first : block;
+  const int64_t end = layout.windows * layout.filters;
   for (int64_t window = 0; window < layout.windows; ++window) {
     const int64_t start = window * layout.pool;
     const Best<T> best = unknown && has_unknown(scratch.codes + start, span)
                              ? best_with_unknown<T>(layout, bases, scratch.codes, start)
                              : best_of_window<T, KMERS>(reader, start, layout.pool);
-    T* pooled = scratch.pooled + window * block;
-    int32_t* winner = scratch.winner + window * block;
-    for (int i = 0; i < Simd<T>::parts; ++i) {
-      const auto stopped = best.value[i] <= 0;
-      const typename Simd<T>::Value value = stopped ? typename Simd<T>::Value{} : best.value[i];
-      const typename Simd<T>::Where where =
-          stopped ? ~best.where[i] : best.where[i];
-      for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
-        pooled[i * Simd<T>::lanes + lane] = value[lane];
-        winner[i * Simd<T>::lanes + lane] = static_cast<int32_t>(where[lane]);
-      }
+    const int64_t to = window * layout.filters + first;
+    // A whole block is one store; what lies beyond `count` is overwritten by a later window.
+    if (to + block <= end) {
+      store<T>(best, block, pooled + to, winner + to);
+    } else {
+      store<T>(best, count, pooled + to, winner + to);
     }
   }
 }
@@ -232,24 +249,17 @@ TARGET void forward(const Layout& layout, const T* tables, const T* bases, const
                     T* pooled, int32_t* winner, const Scratch<T>& scratch) {
   constexpr int block = block_filters<T>();
   const bool unknown = index_kmers<T>(layout, codes, scratch);
-  for (int b = 0; b < blocks<T>(layout); ++b) {
-    const T* block_tables = tables + int64_t{b} * layout.all_rows() * block;
-    const T* block_bases = bases + int64_t{b} * layout.width * (kLetters + 1) * block;
-    switch (layout.kmers) {
-      case 1: best_of_windows<T, 1>(layout, block_tables, block_bases, unknown, scratch); break;
-      case 2: best_of_windows<T, 2>(layout, block_tables, block_bases, unknown, scratch); break;
-      case 3: best_of_windows<T, 3>(layout, block_tables, block_bases, unknown, scratch); break;
-      case 4: best_of_windows<T, 4>(layout, block_tables, block_bases, unknown, scratch); break;
-      default: best_of_windows<T, 0>(layout, block_tables, block_bases, unknown, scratch);
-    }
-    const int first = b * block;
-    const int count = layout.filters - first < block ? layout.filters - first : block;
-    for (int64_t window = 0; window < layout.windows; ++window) {
-      for (int f = 0; f < count; ++f) {
-        pooled[window * layout.filters + first + f] = scratch.pooled[window * block + f];
-        winner[window * layout.filters + first + f] = scratch.winner[window * block + f];
-      }
-    }
+  const auto run = layout.kmers == 1   ? best_of_windows<T, 1>
+                   : layout.kmers == 2 ? best_of_windows<T, 2>
+                   : layout.kmers == 3 ? best_of_windows<T, 3>
+                   : layout.kmers == 4 ? best_of_windows<T, 4>
+                                       : best_of_windows<T, 0>;
+  // From the last block to the first: what a shorter last one writes beyond its filters belongs to
+  // blocks that are written after it.
+  for (int b = blocks<T>(layout) - 1; b >= 0; --b) {
+    run(layout, b * block, tables + int64_t{b} * layout.all_rows() * block,
+        bases + int64_t{b} * layout.width * (kLetters + 1) * block, unknown, scratch, pooled,
+        winner);
   }
 }
 
@@ -266,6 +276,8 @@ TARGET void add_with_unknown(int width, int filters, const uint8_t* padded,
   }
 }
 
+constexpr int kFiltersAtOnce = 4;
+
 // Adds the gradients of one block's filters, which begin at `winner` and `gradient`.
 template <typename T, int KMERS>
 TARGET void add_gradients(const Layout& layout, int filters, const int32_t* winner,
@@ -281,10 +293,10 @@ TARGET void add_gradients(const Layout& layout, int filters, const int32_t* winn
   }
   const int64_t windows = layout.windows;
   const int width = layout.width, row = layout.filters;
+  T value[block] = {};
+  int32_t position[block] = {};
   for (int64_t window = 0; window < windows; ++window, winner += row, gradient += row) {
     // Adding 0 where nothing passed is faster than a branch that nobody can foresee.
-    T value[block];
-    int32_t position[block];
     for (int f = 0; f < filters; ++f) {
       const T all = gradient[f];
       value[f] = winner[f] < 0 ? T{0} : all;
@@ -294,9 +306,12 @@ TARGET void add_gradients(const Layout& layout, int filters, const int32_t* winn
       add_with_unknown(width, filters, scratch.codes, position, value, bases);
       continue;
     }
-    for (int f = 0; f < filters; ++f) {
-      for (int kmer = 0; kmer < kmers; ++kmer) {
-        row_at(table[kmer], index[kmer][position[f]])[f] += value[f];
+    // Without a branch a filter; those that are not there add 0 to columns that nobody reads.
+    for (int begin = 0; begin < filters; begin += kFiltersAtOnce) {
+      for (int f = begin; f < begin + kFiltersAtOnce; ++f) {
+        for (int kmer = 0; kmer < kmers; ++kmer) {
+          row_at(table[kmer], index[kmer][position[f]])[f] += value[f];
+        }
       }
     }
   }

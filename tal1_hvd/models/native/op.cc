@@ -79,19 +79,15 @@ class ThreadMemory {
  public:
   explicit ThreadMemory(const Layout& layout)
       : codes_(layout.padded + kLongestKmer),
-        index_(2 * layout.padded),
-        pooled_(layout.windows * block_filters<T>()),
-        winner_(layout.windows * block_filters<T>()) {}
+        index_(2 * layout.padded) {}
   Scratch<T> scratch() {
     const auto half = static_cast<std::ptrdiff_t>(index_.size() / 2);
-    return {codes_.data(), index_.data(), index_.data() + half, pooled_.data(), winner_.data()};
+    return {codes_.data(), index_.data(), index_.data() + half};
   }
 
  private:
   std::vector<uint8_t> codes_;
   std::vector<uint16_t> index_;
-  std::vector<T> pooled_;
-  std::vector<int32_t> winner_;
 };
 
 int64_t table_size(const Layout& layout, int blocks, int block) {
