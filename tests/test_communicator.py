@@ -193,7 +193,7 @@ class TestHorovodCommunicator:
     def test_defaults_are_set_before_horovod_starts(self, environment, join):
         _, peer = join(0)
         assert peer.log == ["init"]
-        assert environment["HOROVOD_CYCLE_TIME"] == "0.1"
+        assert environment["HOROVOD_CYCLE_TIME"] == "0.02"
 
     def test_arrays(self, join):
         communicator, _ = join(1, [np.array([10.0, 20.0]), np.array([[7]])])

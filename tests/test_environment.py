@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -96,9 +98,18 @@ def test_horovod_defaults(environment, no_open_mpi):
     environment.clear()
     set_horovod_defaults()
     assert dict(environment) == {
-        "HOROVOD_CYCLE_TIME": "0.1",
+        "HOROVOD_CYCLE_TIME": "0.02",
         "OMPI_MCA_mpi_yield_when_idle": "1",
     }
+
+
+def test_sleeps_are_shortened():
+    code = (
+        "from tal1_hvd.distributed.environment import shorten_sleeps; shorten_sleeps(); "
+        "print(open('/proc/self/timerslack_ns').read())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "1"
 
 
 @pytest.mark.parametrize("name", ["HOROVOD_CYCLE_TIME", "OMPI_MCA_mpi_yield_when_idle"])

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tal1_hvd.distributed.environment import launched_world_size, set_horovod_defaults
+from tal1_hvd.distributed.environment import (
+    launched_world_size,
+    set_horovod_defaults,
+    shorten_sleeps,
+)
 from tal1_hvd.errors import InputError
 
 if TYPE_CHECKING:
@@ -110,6 +114,8 @@ class HorovodCommunicator:
                 f"--strategy horovod: Horovod is not installed for TensorFlow ({error}); "
                 "launch/setup builds it"
             ) from None
+        # Before Horovod starts its thread, which inherits it.
+        shorten_sleeps()
         hvd.init()
         self._hvd = hvd
         self.rank = hvd.rank()

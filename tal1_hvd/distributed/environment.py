@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -17,9 +18,9 @@ _SIZE_VARIABLES = (
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 _HOROVOD_DEFAULTS = {
-    # Milliseconds between Horovod's rounds: with its own default, 1, an all-reduce of this model's
-    # gradient takes 2.2 ms, with 0.1 it takes 0.2 ms.
-    "HOROVOD_CYCLE_TIME": "0.1",
+    # Milliseconds between Horovod's rounds, together with `shorten_sleeps`: an all-reduce of this
+    # model's gradient takes 2.2 ms with Horovod's own default, 1, and 0.07 ms with 0.02.
+    "HOROVOD_CYCLE_TIME": "0.02",
     # Waiting MPI threads give way to computing ones where ranks fill all cores: a step of 2 ranks
     # on 2 cores takes 1.25 ms instead of 2.7 ms.
     "OMPI_MCA_mpi_yield_when_idle": "1",
@@ -54,6 +55,16 @@ def set_horovod_defaults() -> None:
     if (Path(sys.prefix) / "bin" / "orted").exists():
         # Open MPI from PyPI: a process that no mpirun started does not know where it lies.
         os.environ.setdefault("OPAL_PREFIX", sys.prefix)
+
+
+def shorten_sleeps() -> None:
+    """Let this thread, and those it starts, wake when they asked to; does nothing where it may not.
+
+    Linux lets a sleep last 50 microseconds longer than asked (`man 5 proc_pid_timerslack_ns`):
+    several times as long as Horovod's thread means to sleep between rounds.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/timerslack_ns").write_text("1")
 
 
 def _is_shell(environment: Mapping[str, str]) -> bool:
