@@ -8,7 +8,9 @@ import json
 import pytest
 
 from tal1_hvd.benchmark import contest
-from tal1_hvd.benchmark.contest import BASELINE, Plan, Timing, summarise
+from tal1_hvd.benchmark.breakdown import PARTS
+from tal1_hvd.benchmark.contest import BASELINE, Plan, Timing
+from tal1_hvd.benchmark.results import summarise, write_results
 from tal1_hvd.errors import InputError
 from tests.jobs import BIN, run
 
@@ -53,7 +55,10 @@ def test_time_of_epochs_alone(monkeypatch):
     assert rows[1]["seconds"] == pytest.approx(7.6)
     assert [row["seconds_to_target"] for row in rows[:3]] == [None, 2.0, None]
     assert rows[0]["peak_mb"] == 600
-    found = summarise(rows)
+    found = summarise(rows, (1, 2))
+    assert found[BASELINE]["efficiency"] is None
+    assert found["1 rank"]["efficiency"] == pytest.approx(1)
+    assert found["2 ranks"]["efficiency"] == pytest.approx(1)
     assert found[BASELINE]["ratio"] == pytest.approx(1)
     assert found["1 rank"]["ratio"] == pytest.approx(20)
     assert found["2 ranks"]["ratio_high"] == pytest.approx(40)
@@ -68,7 +73,7 @@ def test_too_little_to_measure(monkeypatch):
     rows = contest.run(plan(repeats=1), told.append)
     assert "too little to measure" in told[1]
     assert rows[0]["microseconds"] is None
-    found = summarise(rows)[BASELINE]
+    found = summarise(rows, ())[BASELINE]
     assert found["microseconds"] is found["ratio"] is found["ratio_low"] is None
     assert found["seconds"] == 3
 
@@ -79,7 +84,7 @@ def test_what_was_not_measured_is_left_out():
         {"contestant": name, "microseconds": time, "seconds_to_target": None, **figures}
         for name, time in ((BASELINE, 100.0), ("1 rank", None), (BASELINE, 90.0), ("1 rank", 9.0))
     ]
-    found = summarise(rows)["1 rank"]
+    found = summarise(rows, (1,))["1 rank"]
     assert (found["ratio_low"], found["ratio"], found["ratio_high"]) == (10, 10, 10)
     assert found["microseconds"] == 9
 
@@ -92,9 +97,42 @@ def test_ratios_are_those_of_the_same_turn():
         for slow in (1, 2)
         for name, time in ((BASELINE, 100.0), ("1 rank", 10.0))
     ]
-    found = summarise(rows)["1 rank"]
+    found = summarise(rows, (1,))["1 rank"]
     assert (found["ratio_low"], found["ratio"], found["ratio_high"]) == (10, 10, 10)
     assert found["microseconds"] == 15
+
+
+def test_efficiency_is_that_of_the_same_turn():
+    """2 ranks that are 1.5 times as fast as 1 rank use 75 % of what they could."""
+    figures = dict.fromkeys(("examples_per_second", "seconds", "peak_mb"), 1.0)
+    times = {BASELINE: 100.0, "1 rank": 12.0, "2 ranks": 8.0}
+    rows = [
+        {"contestant": name, "microseconds": time * slow, "seconds_to_target": None, **figures}
+        for slow in (1, 3)
+        for name, time in times.items()
+    ]
+    found = summarise(rows, (1, 2))
+    assert found["2 ranks"]["efficiency"] == pytest.approx(0.75)
+
+
+def test_results_without_a_measured_time(tmp_path):
+    """Everything was written and drawn although noise hid the times."""
+    row = {
+        "repeat": 1,
+        "contestant": "1 rank",
+        "microseconds": None,
+        "examples_per_second": None,
+        "seconds": 3.0,
+        "seconds_to_target": None,
+        "peak_mb": 100.0,
+    }
+    rows = [{**row, "contestant": BASELINE}, row]
+    parts = {"1 rank": {"step": 400.0, **dict.fromkeys(PARTS, 100.0)}}
+    write_results(tmp_path, plan(), rows, summarise(rows, (1,)), parts)
+    assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads((tmp_path / "benchmark.json").read_text())
+    assert report["summary"]["1 rank"]["ratio"] is None
+    assert report["step"] == parts
 
 
 @pytest.mark.mpi
@@ -109,6 +147,10 @@ def test_command(small_data, tmp_path):
     report = json.loads((out / "benchmark.json").read_text())
     assert report["plan"]["epochs"] == 3
     assert set(report["summary"]) == {"keras", "1 rank", "2 ranks"}
+    for name in ("1 rank", "2 ranks"):
+        assert set(report["step"][name]) == {"step", *PARTS}
+        assert report["step"][name]["first_layer"] > 0
+    assert (out / "benchmark.png").stat().st_size > 0
     with (out / "benchmark.csv").open() as handle:
         assert len(list(csv.DictReader(handle))) == 3
 

@@ -80,12 +80,15 @@ class Timing:
     elapsed: list[float]
 
 
+def name_of(ranks: int) -> str:
+    """Return the name under which ours on so many ranks contends."""
+    return f"{ranks} rank{'s' if ranks > 1 else ''}"
+
+
 def contestants(plan: Plan) -> dict[str, Callable[[int], Timing]]:
     """Return each contestant's name and how it trains for a number of epochs."""
     ours = {
-        f"{ranks} rank{'s' if ranks > 1 else ''}": lambda epochs, ranks=ranks: _ours(
-            plan, ranks, epochs
-        )
+        name_of(ranks): lambda epochs, ranks=ranks: _ours(plan, ranks, epochs)
         for ranks in plan.ranks
     }
     return {BASELINE: lambda epochs: _baseline(plan, epochs), **ours}
@@ -136,47 +139,6 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return each contestant's medians, and how much faster than plain Keras it was.
-
-    Returns
-    -------
-    dict
-        By contestant: medians of `run`'s figures (`seconds_to_target` is None unless every repeat
-        reached it), and `ratio`, `ratio_low`, `ratio_high`: median and range over repeats of the
-        baseline's time a sequence divided by its own in that repeat. None where nothing was
-        measured.
-    """
-    names = list(dict.fromkeys(row["contestant"] for row in rows))
-    by_name = {name: [row for row in rows if row["contestant"] == name] for name in names}
-    result = {}
-    for name, own in by_name.items():
-        pairs = [
-            (base["microseconds"], row["microseconds"])
-            for base, row in zip(by_name[BASELINE], own, strict=True)
-        ]
-        ratios = [base / mine for base, mine in pairs if base is not None and mine is not None]
-        reached = all(row["seconds_to_target"] is not None for row in own)
-        result[name] = {
-            **{
-                key: _median([row[key] for row in own])
-                for key in ("microseconds", "examples_per_second", "seconds", "peak_mb")
-            },
-            "seconds_to_target": _median([row["seconds_to_target"] for row in own])
-            if reached
-            else None,
-            "ratio": _median(ratios),
-            "ratio_low": min(ratios, default=None),
-            "ratio_high": max(ratios, default=None),
-        }
-    return result
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
 
 
 def _baseline(plan: Plan, epochs: int) -> Timing:

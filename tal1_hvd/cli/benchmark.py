@@ -8,21 +8,18 @@ hold on a noisy machine too.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import platform
-from dataclasses import asdict
 from pathlib import Path
 
-from tal1_hvd.benchmark.contest import Plan, summarise
+from tal1_hvd.benchmark.breakdown import break_down
+from tal1_hvd.benchmark.contest import Plan, name_of
 from tal1_hvd.benchmark.contest import run as run_contest
+from tal1_hvd.benchmark.results import summarise, write_results
 from tal1_hvd.cli.arguments import Parser
 from tal1_hvd.cli.errors import say
-from tal1_hvd.cli.tables import show_benchmark
+from tal1_hvd.cli.tables import show_benchmark, show_step
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.files import atomic_folder
 from tal1_hvd.distributed.launch import ranks_from, require_horovod
-from tal1_hvd.machine import usable_cores
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.training.plan import plan_batches
@@ -37,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
         help="dataset folder (default: the default simulated dataset, kept in the user's cache)",
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for benchmark.json and benchmark.csv (default: none)"
+        "--out", metavar="DIR", help="folder for benchmark.json, .csv and .png (default: none)"
     )
     for flag, default, meaning in (
         ("--epochs", 60, "of the longer training"),
@@ -78,19 +75,19 @@ def run(args: argparse.Namespace) -> int:
         # What cannot be trained is found before anything is timed.
         plan_batches(TrainSettings(seed=args.seed), dataset, 0, size)
     if args.out is None:
-        show_benchmark(summarise(run_contest(plan, say)), plan.epochs)
-        return 0
-    with atomic_folder(Path(args.out)) as folder:
-        rows = run_contest(plan, say)
-        summary = summarise(rows)
-        machine = {"platform": platform.platform(), "cores": usable_cores()}
-        described = {**asdict(plan), "data": str(plan.data), "machine": machine}
-        (folder / "benchmark.json").write_text(
-            json.dumps({"plan": described, "summary": summary, "rows": rows}, indent=2) + "\n"
-        )
-        with (folder / "benchmark.csv").open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    show_benchmark(summary, plan.epochs)
+        _measure(plan, None)
+    else:
+        with atomic_folder(Path(args.out)) as folder:
+            _measure(plan, folder)
     return 0
+
+
+def _measure(plan: Plan, folder: Path | None) -> None:
+    rows = run_contest(plan, say)
+    summary = summarise(rows, plan.ranks)
+    say("parts of a step")
+    parts = {name_of(size): break_down(plan.data, size, plan.seed) for size in plan.ranks}
+    if folder is not None:
+        write_results(folder, plan, rows, summary, parts)
+    show_benchmark(summary, plan.epochs)
+    show_step(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -98,6 +99,7 @@ def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
         "µs a\nsequence",
         "times\nas fast",
         "\n(range)",
+        "scaling\nefficiency",
         f"{epochs} epochs,\nall in",
         f"to {TARGET_ACCURACY:.2%}\nvalidation",
         "largest\nprocess",
@@ -110,10 +112,30 @@ def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
             _tenths(found["microseconds"]),
             _tenths(found["ratio"]),
             f"{found['ratio_low']:.1f}-{found['ratio_high']:.1f}" if measured else "-",
+            "-" if found["efficiency"] is None else f"{found['efficiency']:.0%}",
             _tenths(found["seconds"], " s"),
             _tenths(found["seconds_to_target"], " s"),
             f"{found['peak_mb']:,.0f} MB",
         )
+    _print(table)
+
+
+def show_step(parts: Mapping[str, Mapping[str, float]]) -> None:
+    """Show where a training step's time goes.
+
+    Parameters
+    ----------
+    parts : dict
+        By contestant, what `break_down` returned.
+    """
+    table = _table("one step")
+    for name in next(iter(parts.values())):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    for contestant, found in parts.items():
+        shares = {name: time for name, time in found.items() if name != "step"}
+        whole = sum(shares.values())
+        of_whole = [f"{time / whole:.0%}" for time in shares.values()]
+        table.add_row(contestant, f"{found['step']:.0f} µs", *of_whole)
     _print(table)
 
 
