@@ -17,7 +17,7 @@ from tal1_hvd.distributed.environment import (
     set_horovod_defaults,
 )
 from tal1_hvd.errors import InputError
-from tal1_hvd.machine import start_tensorflow, usable_cores
+from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
 
 LAUNCHED = [
     ({"HOROVOD_SIZE": "4", "HOROVOD_RANK": "0"}, 4, 0),
@@ -185,3 +185,22 @@ class TestStartTensorflow:
         self.see(monkeypatch, ["first", "second"])
         with pytest.raises(InputError, match="local rank 2 has no GPU: this machine has 2"):
             start_tensorflow(1, local_rank=2)
+
+
+def test_tensorflow_starts_without_what_keras_takes_along():
+    code = (
+        "import sys; from tal1_hvd.machine import start_tensorflow; start_tensorflow(1); "
+        "print(sorted({'keras', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules))); "
+        "import sklearn, matplotlib.pyplot"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == "['keras']"
+
+
+def test_what_is_imported_already_stays():
+    import sklearn
+
+    with quick_keras_import():
+        assert sys.modules["sklearn"] is sklearn
+    assert sys.modules["sklearn"] is sklearn

@@ -9,6 +9,7 @@ from tal1_hvd.cli.arguments import Parser
 from tal1_hvd.cli.tables import show_evaluation
 from tal1_hvd.data.dataset import SPLITS, open_dataset
 from tal1_hvd.errors import InputError
+from tal1_hvd.machine import quick_keras_import
 
 
 def add_arguments(parser: Parser) -> None:
@@ -35,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--split: the {args.split} split of {args.data} is empty")
     if args.seed < 0:
         raise InputError(f"--seed: must be at least 0, got {args.seed}")
-    from tal1_hvd.evaluation.summary import full_summary
-    from tal1_hvd.inference.trained_model import load
+    with quick_keras_import():
+        from tal1_hvd.evaluation.summary import full_summary
+        from tal1_hvd.inference.trained_model import load
 
     model = load(args.run)
     if model.length != dataset.length:

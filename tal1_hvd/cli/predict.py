@@ -16,6 +16,7 @@ from tal1_hvd.cli.arguments import Parser
 from tal1_hvd.cli.progress import counting
 from tal1_hvd.data.fasta import read_fasta
 from tal1_hvd.data.files import atomic_file, require_absent
+from tal1_hvd.machine import quick_keras_import
 
 
 def add_arguments(parser: Parser) -> None:
@@ -43,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Predict."""
     if args.out != "-":
         require_absent(Path(args.out))
-    from tal1_hvd.inference.predict import predict_records
-    from tal1_hvd.inference.trained_model import load
+    with quick_keras_import():
+        from tal1_hvd.inference.predict import predict_records
+        from tal1_hvd.inference.trained_model import load
 
     source = "stdin" if args.input == "-" else args.input
     model = load(args.run)

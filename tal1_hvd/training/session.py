@@ -17,7 +17,7 @@ from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
 from tal1_hvd.distributed.watchdog import Watchdog, watch_start
 from tal1_hvd.errors import InputError
-from tal1_hvd.machine import start_tensorflow, usable_cores
+from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.training.checkpoint import Checkpoint, load_checkpoint, require_fit
@@ -191,7 +191,9 @@ def _start(
     request: Request, make_reporter: Callable[[], Reporter], stack: contextlib.ExitStack
 ) -> _Session:
     """Connect, check, start TensorFlow and make the run folder, which `stack` locks and watches."""
-    communicator = connect(request.changes.get("strategy", "auto"))
+    # Horovod imports TensorFlow.
+    with quick_keras_import():
+        communicator = connect(request.changes.get("strategy", "auto"))
     rank, size = communicator.rank, communicator.size
     reporter = make_reporter() if rank == 0 else Silent()
 
