@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -80,12 +80,14 @@ def simulate(
     planting = embedders(settings, motifs)
     count = settings.positives + settings.negatives
     labels = np.repeat(np.uint8([1, 0]), [settings.positives, settings.negatives])
-    splits = stratified_split(labels, settings.seed)
     blocks = list(_blocks(settings))
     sites: list[Site] = []
-    with create_dataset(out, count, settings.length) as writer:
+    with create_dataset(out, count, settings.length) as writer, _workers(jobs, blocks) as run:
         make = partial(_simulate_block, settings, planting, writer.folder / "sequences.npy")
-        for block, found in zip(blocks, _map(make, blocks, jobs), strict=True):
+        made = run(make, blocks)
+        # Other processes are at work by now, while this one imports what splits.
+        splits = stratified_split(labels, settings.seed)
+        for block, found in zip(blocks, made, strict=True):
             sites += found
             progress(block.count)
         writer.finish(
@@ -126,16 +128,16 @@ def _blocks(settings: SimulationSettings) -> Iterator[_Block]:
             row += size
 
 
-def _map(
-    make: Callable[[_Block], list[Site]], blocks: list[_Block], jobs: int
-) -> Iterator[list[Site]]:
+@contextlib.contextmanager
+def _workers(jobs: int, blocks: list[_Block]) -> Iterator[Callable[..., Iterable[list[Site]]]]:
+    """Yield a function like ``map``, over processes if there are to be several."""
     if jobs == 1:
-        yield from map(make, blocks)
+        yield map
         return
     # Processes are started afresh: a fork copies whatever threads and locks the caller holds.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(blocks)), context) as pool:
-        yield from pool.map(make, blocks)
+        yield pool.map
 
 
 def _simulate_block(
