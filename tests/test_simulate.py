@@ -407,6 +407,12 @@ def test_refusals_leave_nothing_behind(tmp_path, given, wanted):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_refusal_while_other_processes_work(tmp_path):
+    with pytest.raises(InputError, match="too few"):
+        simulate(settings(positives=3, negatives=4), tmp_path / "data", jobs=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_existing_data_is_not_overwritten(tmp_path, kind):
     out = tmp_path / "data"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from tal1_hvd.cli.tables import show_evaluation, show_metrics
+from tal1_hvd.cli.tables import show_benchmark, show_evaluation, show_metrics, show_step
 from tal1_hvd.published import PUBLISHED
 from tal1_hvd.simulation.settings import SimulationSettings
 
@@ -169,3 +169,30 @@ def test_evaluation_of_a_single_class(show):
 def test_largest_title_stays_whole(show):
     title = "validation, 1,000,000,000 sequences"
     assert show(show_evaluation, TEST, title)[0][0] == title
+
+
+FOUND = {
+    "microseconds": 180.84,
+    "examples_per_second": 5529.7,
+    "seconds": 158.72,
+    "peak_mb": 1618.2,
+    "seconds_to_target": 51.04,
+    "ratio": 13.55,
+    "ratio_low": 13.21,
+    "ratio_high": 13.94,
+    "efficiency": 0.854,
+}
+
+
+def test_benchmark(show):
+    missing = dict.fromkeys(set(FOUND) - {"seconds", "peak_mb"})
+    rows = show(show_benchmark, {"2 ranks": FOUND, "16 ranks": {**FOUND, **missing}}, 60)
+    figures = ["180.8", "13.6", "13.2-13.9", "85%", "158.7 s", "51.0 s", "1,618 MB"]
+    assert rows[-2] == ["2 ranks", *figures]
+    assert rows[-1] == ["16 ranks", "-", "-", "-", "-", "158.7 s", "-", "1,618 MB"]
+
+
+def test_step(show):
+    parts = {"first_layer": 200.0, "other_compute": 100.0, "all_reduce": 75.0, "input": 25.0}
+    rows = show(show_step, {"2 ranks": {"step": 400.0, **parts}})
+    assert rows[-1] == ["2 ranks", "400 µs", "50%", "25%", "19%", "6%"]

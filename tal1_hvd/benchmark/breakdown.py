@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,6 @@ from tal1_hvd.training.settings import TrainSettings
 
 PARTS = ("first_layer", "other_compute", "all_reduce", "input")
 _CALLS = 30
-_PASSES_A_CALL = 64
 
 
 def break_down(data: Path, ranks: int, seed: int) -> dict[str, float]:
@@ -43,9 +44,9 @@ def break_down(data: Path, ranks: int, seed: int) -> dict[str, float]:
     Returns
     -------
     dict
-        Median microseconds of a step, `step`, and of its parts: `first_layer` (the compiled
-        operation and its gradient), `other_compute`, `all_reduce` (with the wait for the slowest
-        rank), `input` (reading the batch's rows).
+        Median microseconds of a step, `step`, and of its parts: `first_layer` (with its gradient),
+        `other_compute`, `all_reduce` (with the wait for the slowest rank), `input` (reading the
+        batch's rows).
 
     Raises
     ------
@@ -75,6 +76,8 @@ def main() -> int:
     with quick_keras_import():
         communicator = connect()
     start_tensorflow(threads=1, local_rank=communicator.local_rank)
+    import tensorflow as tf
+
     from tal1_hvd.models.first_layer import fuse_first_layer
     from tal1_hvd.training.step import gather
     from tal1_hvd.training.train import Trainer
@@ -85,18 +88,19 @@ def main() -> int:
     trainer = Trainer.build(settings, dataset, batching, communicator)
     alone = Trainer.build(settings, dataset, batching, SingleProcess())
     rows = dataset.rows("train")
-    chunk = next(iter(batching.epoch(0).chunks(_PASSES_A_CALL)))
+    chunk = next(iter(batching.epoch(0).chunks(trainer.passes_a_call)))
 
-    def read():
-        return gather(dataset.sequences, dataset.labels, rows, chunk)
+    def read() -> list[tf.Tensor]:
+        return [tf.constant(a) for a in gather(dataset.sequences, dataset.labels, rows, chunk)]
 
     passes = read()
     layer = fuse_first_layer(trainer.model).get_layer("first_layer")
     first_layer = _first_layer(layer, batching.batch, dataset.length)
     calls = {
-        "whole": lambda: trainer.steps(*passes),
-        "alone": lambda: alone.steps(*passes),
-        "first_layer": lambda: first_layer(passes.codes),
+        # What they return is read, for on a GPU a call ends before its work does.
+        "whole": lambda: float(trainer.steps(*passes).loss),
+        "alone": lambda: float(alone.steps(*passes).loss),
+        "first_layer": lambda: float(first_layer(passes[0])),
         "input": read,
     }
     seconds = {name: [] for name in calls}
@@ -109,15 +113,39 @@ def main() -> int:
             seconds[name].append(time.perf_counter() - began)
     communicator.close()
     if communicator.rank == 0:
-        steps = len(passes.codes)
-        whole, compute, first, read_rows = (
-            1e6 * float(np.median(seconds[name])) / steps for name in calls
-        )
-        # A machine's noise can make a part that costs next to nothing seem to cost less.
-        parts = (first, compute - first, whole - compute, read_rows)
-        parts = dict(zip(PARTS, (max(part, 0.0) for part in parts), strict=True))
-        args.out.write_text(json.dumps({"step": whole + read_rows, **parts}))
+        steps = len(chunk.counts)
+        times = {name: 1e6 * float(np.median(taken)) / steps for name, taken in seconds.items()}
+        args.out.write_text(json.dumps(parts_of(times, communicator.size)))
     return 0
+
+
+def parts_of(times: Mapping[str, float], ranks: int) -> dict[str, float]:
+    """Return a step's time and its parts'.
+
+    Parameters
+    ----------
+    times : dict
+        Microseconds of the `whole` step, of one that is `alone` (without the all-reduce), of the
+        `first_layer` and of the `input`.
+    ranks : int
+
+    Returns
+    -------
+    dict
+        `step` and `PARTS`, none below 0: noise can make a part that costs next to nothing seem to
+        cost less.
+
+    Examples
+    --------
+    >>> parts_of({"whole": 500, "alone": 400, "first_layer": 300, "input": 25}, ranks=2)
+    {'step': 525, 'first_layer': 300, 'other_compute': 100, 'all_reduce': 100, 'input': 25}
+    """
+    # One rank reduces nothing: both are the same steps.
+    alone = times["alone"] if ranks > 1 else times["whole"]
+    differences = (times["first_layer"], alone - times["first_layer"], times["whole"] - alone)
+    parts = [max(difference, 0) for difference in differences]
+    step = times["whole"] + times["input"]
+    return {"step": step, **dict(zip(PARTS, [*parts, times["input"]], strict=True))}
 
 
 def _first_layer(layer, batch: int, length: int) -> Callable[[np.ndarray], object]:
@@ -141,4 +169,10 @@ def _first_layer(layer, batch: int, length: int) -> Callable[[np.ndarray], objec
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        # To leave in good order is to wait for ranks that wait for this one.
+        os._exit(1)

@@ -101,7 +101,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     ----------
     plan : Plan
     tell : callable
-        Told of each training before it begins.
+        Told of each training before it begins, and of what could not be measured.
 
     Returns
     -------

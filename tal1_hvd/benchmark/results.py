@@ -107,9 +107,10 @@ def plot(
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     times, shares = figure.subplots(1, 2)
-    known = {name: found for name, found in summary.items() if found["ratio"] is not None}
+    known = {name: found for name, found in summary.items() if found["microseconds"] is not None}
     bars = times.barh(list(known), [found["microseconds"] for found in known.values()])
-    times.bar_label(bars, [f" {found['ratio']:.1f}x" for found in known.values()])
+    ratios = [found["ratio"] for found in known.values()]
+    times.bar_label(bars, ["" if ratio is None else f" {ratio:.1f}x" for ratio in ratios])
     # Nothing can be drawn on a logarithmic scale without a number.
     times.set(xscale="log" if known else "linear", xlabel="microseconds a sequence")
     times.margins(x=0.2)

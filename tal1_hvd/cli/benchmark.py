@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tal1_hvd.benchmark.breakdown import break_down
 from tal1_hvd.benchmark.contest import Plan, name_of
@@ -75,19 +76,20 @@ def run(args: argparse.Namespace) -> int:
         # What cannot be trained is found before anything is timed.
         plan_batches(TrainSettings(seed=args.seed), dataset, 0, size)
     if args.out is None:
-        _measure(plan, None)
+        rows, parts = _measure(plan)
+        summary = summarise(rows, plan.ranks)
     else:
         with atomic_folder(Path(args.out)) as folder:
-            _measure(plan, folder)
+            rows, parts = _measure(plan)
+            summary = summarise(rows, plan.ranks)
+            write_results(folder, plan, rows, summary, parts)
+    show_benchmark(summary, plan.epochs)
+    show_step(parts)
     return 0
 
 
-def _measure(plan: Plan, folder: Path | None) -> None:
-    rows = run_contest(plan, say)
-    summary = summarise(rows, plan.ranks)
+def _measure(plan: Plan) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Return the contest's rows and the parts of ours' steps, which take seconds and come first."""
     say("parts of a step")
     parts = {name_of(size): break_down(plan.data, size, plan.seed) for size in plan.ranks}
-    if folder is not None:
-        write_results(folder, plan, rows, summary, parts)
-    show_benchmark(summary, plan.epochs)
-    show_step(parts)
+    return run_contest(plan, say), parts

@@ -99,9 +99,9 @@ def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
         "µs a\nsequence",
         "times\nas fast",
         "\n(range)",
-        "scaling\nefficiency",
-        f"{epochs} epochs,\nall in",
-        f"to {TARGET_ACCURACY:.2%}\nvalidation",
+        "\nscaling",
+        f"{epochs} epochs\nall in",
+        f"to\n{TARGET_ACCURACY:.2%}",
         "largest\nprocess",
     ):
         table.add_column(name, justify="right", no_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def shorten_sleeps() -> None:
     several times as long as Horovod's thread means to sleep between rounds.
     """
     with contextlib.suppress(OSError):
-        Path("/proc/self/timerslack_ns").write_text("1")
+        Path(f"/proc/{threading.get_native_id()}/timerslack_ns").write_text("1")
 
 
 def _is_shell(environment: Mapping[str, str]) -> bool:

@@ -137,7 +137,12 @@ def _workers(jobs: int, blocks: list[_Block]) -> Iterator[Callable[..., Iterable
     # Processes are started afresh: a fork copies whatever threads and locks the caller holds.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(blocks)), context) as pool:
-        yield pool.map
+        try:
+            yield pool.map
+        except BaseException:
+            # Otherwise it would wait for blocks that nobody wants any more.
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _simulate_block(

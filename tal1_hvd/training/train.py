@@ -74,6 +74,12 @@ class Trainer:
         """
         return self.optimizer.inner_optimizer.variables
 
+    @property
+    def passes_a_call(self) -> int:
+        """How many passes one graph call makes at most."""
+        fitting = _BYTES_A_CALL // (self.batching.batch * self.dataset.length)
+        return min(max(fitting, 1), _MOST_PASSES_A_CALL)
+
     @classmethod
     def build(
         cls,
@@ -119,8 +125,7 @@ class Trainer:
         """
         rows = self.dataset.rows("train")
         loss, correct, passed, told = 0.0, 0, 0, 0
-        at_once = _BYTES_A_CALL // (self.batching.batch * self.dataset.length)
-        for chunk in self.batching.epoch(epoch).chunks(min(max(at_once, 1), _MOST_PASSES_A_CALL)):
+        for chunk in self.batching.epoch(epoch).chunks(self.passes_a_call):
             passes = gather(self.dataset.sequences, self.dataset.labels, rows, chunk)
             totals = self.steps(*passes)
             loss += float(totals.loss)

@@ -46,7 +46,6 @@ struct Layout {
 };
 
 // Memory that one thread needs for one sequence.
-template <typename T>
 struct Scratch {
   uint8_t* codes;           // padded + kLongestKmer
   uint16_t* shorter_index;  // padded: k-mer that begins at each position, times kIndexStep
@@ -63,10 +62,10 @@ struct Kernels {
   // the window's first largest value, or its complement (negative) where the ReLU lets nothing
   // through.
   void (*forward)(const Layout&, const T* tables, const T* bases, const uint8_t* codes, T* pooled,
-                  int32_t* winner, const Scratch<T>&);
+                  int32_t* winner, const Scratch&);
   // Adds a sequence's gradient (windows, filters) to tables and bases, laid out as above.
   void (*backward)(const Layout&, const uint8_t* codes, const int32_t* winner, const T* gradient,
-                   T* tables, T* bases, const Scratch<T>&);
+                   T* tables, T* bases, const Scratch&);
   // tables, bases -> kernel (width, 4, filters), bias (filters).
   void (*spread)(const Layout&, const T* tables, const T* bases, T* kernel, T* bias);
 };

@@ -168,8 +168,7 @@ INLINE bool copy_codes(const uint8_t* __restrict from, int64_t count, uint8_t* _
 }
 
 // Puts N's around a sequence and indexes its k-mers; returns whether there is any N.
-template <typename T>
-TARGET bool index_kmers(const Layout& layout, const uint8_t* codes, const Scratch<T>& scratch) {
+TARGET bool index_kmers(const Layout& layout, const uint8_t* codes, const Scratch& scratch) {
   const int64_t left = layout.left, length = layout.length, padded = layout.padded;
   for (int64_t i = 0; i < left; ++i) scratch.codes[i] = kLetters;
   const bool unknown = copy_codes(codes, length, scratch.codes + left);
@@ -183,8 +182,7 @@ TARGET bool index_kmers(const Layout& layout, const uint8_t* codes, const Scratc
   return unknown || padded != length;
 }
 
-template <typename T>
-INLINE const uint16_t* index_of(const Layout& layout, const Scratch<T>& scratch, int kmer) {
+INLINE const uint16_t* index_of(const Layout& layout, const Scratch& scratch, int kmer) {
   const uint16_t* index =
       kmer < layout.shorter_kmers ? scratch.shorter_index : scratch.longer_index;
   return index + layout.offset(kmer);
@@ -218,13 +216,13 @@ INLINE void store(const Best<T>& best, int count, T* pooled, int32_t* winner) {
 // The windows of one block of filters, which begins at filter `first`.
 template <typename T, int KMERS>
 TARGET void best_of_windows(const Layout& layout, int first, const T* tables, const T* bases,
-                            bool unknown, const Scratch<T>& scratch, T* pooled, int32_t* winner) {
+                            bool unknown, const Scratch& scratch, T* pooled, int32_t* winner) {
   constexpr int block = block_filters<T>();
   Reader<T> reader;
   reader.kmers = layout.kmers;
   for (int kmer = 0; kmer < layout.kmers; ++kmer) {
     reader.table[kmer] = tables + layout.table(kmer) * block;
-    reader.index[kmer] = index_of<T>(layout, scratch, kmer);
+    reader.index[kmer] = index_of(layout, scratch, kmer);
   }
   const int span = layout.pool + layout.width - 1;
   const int count = layout.filters - first < block ? layout.filters - first : block;
@@ -246,9 +244,9 @@ TARGET void best_of_windows(const Layout& layout, int first, const T* tables, co
 
 template <typename T>
 TARGET void forward(const Layout& layout, const T* tables, const T* bases, const uint8_t* codes,
-                    T* pooled, int32_t* winner, const Scratch<T>& scratch) {
+                    T* pooled, int32_t* winner, const Scratch& scratch) {
   constexpr int block = block_filters<T>();
-  const bool unknown = index_kmers<T>(layout, codes, scratch);
+  const bool unknown = index_kmers(layout, codes, scratch);
   const auto run = layout.kmers == 1   ? best_of_windows<T, 1>
                    : layout.kmers == 2 ? best_of_windows<T, 2>
                    : layout.kmers == 3 ? best_of_windows<T, 3>
@@ -282,17 +280,18 @@ constexpr int kFiltersAtOnce = 4;
 template <typename T, int KMERS>
 TARGET void add_gradients(const Layout& layout, int filters, const int32_t* winner,
                           const T* gradient, T* tables, T* bases, bool unknown,
-                          const Scratch<T>& scratch) {
+                          const Scratch& scratch) {
   constexpr int block = block_filters<T>();
   const uint16_t* index[kMostKmers];
   T* table[kMostKmers];
   const int kmers = KMERS ? KMERS : layout.kmers;
   for (int kmer = 0; kmer < kmers; ++kmer) {
-    index[kmer] = index_of<T>(layout, scratch, kmer);
+    index[kmer] = index_of(layout, scratch, kmer);
     table[kmer] = tables + layout.table(kmer) * block;
   }
   const int64_t windows = layout.windows;
   const int width = layout.width, row = layout.filters;
+  static_assert(block % kFiltersAtOnce == 0, "filters would be added beyond the block");
   T value[block] = {};
   int32_t position[block] = {};
   for (int64_t window = 0; window < windows; ++window, winner += row, gradient += row) {
@@ -306,7 +305,7 @@ TARGET void add_gradients(const Layout& layout, int filters, const int32_t* winn
       add_with_unknown(width, filters, scratch.codes, position, value, bases);
       continue;
     }
-    // Without a branch a filter; those that are not there add 0 to columns that nobody reads.
+    // Without a branch a filter; those that are not there add 0 to columns that nobody keeps.
     for (int begin = 0; begin < filters; begin += kFiltersAtOnce) {
       for (int f = begin; f < begin + kFiltersAtOnce; ++f) {
         for (int kmer = 0; kmer < kmers; ++kmer) {
@@ -319,9 +318,9 @@ TARGET void add_gradients(const Layout& layout, int filters, const int32_t* winn
 
 template <typename T>
 TARGET void backward(const Layout& layout, const uint8_t* codes, const int32_t* winner,
-                     const T* gradient, T* tables, T* bases, const Scratch<T>& scratch) {
+                     const T* gradient, T* tables, T* bases, const Scratch& scratch) {
   constexpr int block = block_filters<T>();
-  const bool unknown = index_kmers<T>(layout, codes, scratch);
+  const bool unknown = index_kmers(layout, codes, scratch);
   for (int b = 0; b < blocks<T>(layout); ++b) {
     const int first = b * block;
     const int count = layout.filters - first < block ? layout.filters - first : block;

@@ -74,13 +74,12 @@ class Buffer {
 };
 
 // Scratch of one thread; made by the thread itself, for there are few and they do much.
-template <typename T>
 class ThreadMemory {
  public:
   explicit ThreadMemory(const Layout& layout)
       : codes_(layout.padded + kLongestKmer),
         index_(2 * layout.padded) {}
-  Scratch<T> scratch() {
+  Scratch scratch() {
     const auto half = static_cast<std::ptrdiff_t>(index_.size() / 2);
     return {codes_.data(), index_.data(), index_.data() + half};
   }
@@ -158,7 +157,7 @@ class DnaConvPool : public OpKernel {
     int32_t* where = winner->flat<int32_t>().data();
     const int64_t row = layout.windows * layout.filters;
     in_parallel(context, batch, layout.windows * kCyclesAWindow, [&](int64_t begin, int64_t end) {
-      ThreadMemory<T> memory(layout);
+      ThreadMemory memory(layout);
       for (int64_t i = begin; i < end; ++i) {
         kernels_.forward(layout, tables.data(), bases.data(), in + i * layout.length,
                          out + i * row, where + i * row, memory.scratch());
@@ -218,7 +217,7 @@ class DnaConvPoolGrad : public OpKernel {
     const int64_t row = layout.windows * filters;
     const int64_t cycles = layout.windows * kCyclesAWindow * kSequencesAtOnce;
     in_parallel(context, parts, cycles, [&](int64_t begin, int64_t end) {
-      ThreadMemory<T> memory(layout);
+      ThreadMemory memory(layout);
       for (int64_t part = begin; part < end; ++part) {
         T* tables = sums.data() + part * of_all;
         std::fill_n(tables, of_all, T{0});
