@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from tal1_hvd.distributed.environment import (
-    job_folder,
     launched_rank,
     launched_world_size,
     set_horovod_defaults,
@@ -57,27 +55,6 @@ def environment():
 def test_launched(given, size, rank):
     assert launched_world_size(given) == size
     assert launched_rank(given) == rank
-
-
-OPEN_MPI = {
-    "OMPI_COMM_WORLD_SIZE": "2",
-    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
-    "PMIX_SERVER_TMPDIR": "/scratch/ompi.host.0/pid.7",
-}
-
-
-@pytest.mark.parametrize(
-    ("given", "folder"),
-    [
-        (OPEN_MPI, Path("/scratch/ompi.host.0/pid.7")),
-        # Some ranks are elsewhere.
-        ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None),
-        ({"HOROVOD_SIZE": "2"}, None),
-        ({}, None),
-    ],
-)
-def test_folder_of_a_job_on_this_machine(given, folder):
-    assert job_folder(given) == folder
 
 
 @pytest.mark.parametrize(("given", "size", "rank"), LAUNCHED)

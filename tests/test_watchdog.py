@@ -45,8 +45,8 @@ def end():
 def watch(tmp_path, end):
     """Make a rank's watchdog, all of which tell `end`."""
 
-    def watch(rank, size=2, timeout=TIMEOUT, folder=tmp_path, must_appear=False):
-        return Watchdog(folder, rank, size, timeout, "now", must_appear, end, 0.02)
+    def watch(rank, size=2, timeout=TIMEOUT, folder=tmp_path):
+        return Watchdog(folder, rank, size, timeout, "now", end, 0.02)
 
     return watch
 
@@ -155,19 +155,6 @@ def test_rank_out_of_sight_is_said_once(tmp_path, watch, end, capsys, stale):
     assert error.count("rank 1 is not watched") == 1
     assert error.startswith("tal1-hvd: ")
     assert error.count("\n") == 1
-
-
-class TestRankThatMustAppear:
-    def test_is_named_if_it_does_not(self, watch, end):
-        with watch(0, must_appear=True):
-            assert end.comes()
-        assert "rank 1 (not seen since the start)" in end.messages[0]
-
-    def test_may_leave(self, tmp_path, watch, end):
-        with watch(0, must_appear=True):
-            with watch(1):
-                has_looked(tmp_path)
-            assert end.stays_away()
 
 
 def test_folder_that_vanishes_is_no_silence(tmp_path, watch, end):

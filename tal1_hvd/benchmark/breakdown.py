@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import numpy as np
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.communicator import SingleProcess, connect
 from tal1_hvd.distributed.launch import launch_ranks
+from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.machine import quick_keras_import, start_tensorflow
 from tal1_hvd.training.plan import plan_batches
 from tal1_hvd.training.settings import TrainSettings
@@ -73,6 +72,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    settings = TrainSettings(seed=args.seed)
+    monitor_stops(settings.stall_timeout)
     with quick_keras_import():
         communicator = connect()
     start_tensorflow(threads=1, local_rank=communicator.local_rank)
@@ -82,7 +83,6 @@ def main() -> int:
     from tal1_hvd.training.step import gather
     from tal1_hvd.training.train import Trainer
 
-    settings = TrainSettings(seed=args.seed)
     dataset = open_dataset(args.data, verify=False)
     batching = plan_batches(settings, dataset, communicator.rank, communicator.size)
     trainer = Trainer.build(settings, dataset, batching, communicator)
@@ -171,8 +171,5 @@ def _first_layer(layer, batch: int, length: int) -> Callable[[np.ndarray], objec
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.flush()
-        # To leave in good order is to wait for ranks that wait for this one.
-        os._exit(1)
+    except Exception as error:
+        end_rank(error)

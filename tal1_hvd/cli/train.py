@@ -10,12 +10,7 @@ tal1-hvd train --out RUN --resume                 go on with a run, on any numbe
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import time
-import traceback
 from pathlib import Path
-from typing import NoReturn
 
 from tal1_hvd.cli.arguments import Parser, add_setting
 from tal1_hvd.cli.errors import report
@@ -24,6 +19,7 @@ from tal1_hvd.cli.tables import show_metrics
 from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.distributed.environment import launched_rank, launched_world_size
 from tal1_hvd.distributed.launch import ranks_from
+from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.manifest import read_manifest
@@ -31,8 +27,6 @@ from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import Request, run_session
 from tal1_hvd.training.settings import COMPRESSIONS, SHUFFLES, STRATEGIES, TrainSettings
 
-# Seconds that other ranks leave rank 0 to report an error that all of them have met.
-_LET_RANK_0_SPEAK = 3.0
 _NOT_SETTINGS = ("config", "out", "resume", "ranks")
 
 
@@ -152,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(request: Request, size: int) -> int:
+    if size > 1:
+        monitor_stops(request.stall_timeout())
     try:
         result = run_session(request, make_reporter)
     except AgreedError as error:
@@ -161,29 +157,10 @@ def _train(request: Request, size: int) -> int:
     except Exception as error:
         if size == 1:
             raise
-        _end_rank(error)
+        end_rank(error)
     if result.rank == 0 and not shown_elsewhere():
         _show(result.folder)
     return 0
-
-
-def _end_rank(error: Exception) -> NoReturn:
-    """End this rank at once, upon which the launcher ends the job.
-
-    Leaving the interpreter in good order would wait for ranks that wait for this one.
-    """
-    rank = launched_rank() or 0
-    if isinstance(error, InputError):
-        # Other ranks most likely meet the same; rank 0 says it, and the launcher ends them.
-        if rank:
-            time.sleep(_LET_RANK_0_SPEAK)
-        report(f"rank {rank}: {error}" if rank else str(error))
-        os._exit(2)
-    text = "".join(traceback.format_exception(error))
-    line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    sys.stderr.write(f"{text}tal1-hvd: error: rank {rank} failed: {line}\n")
-    sys.stderr.flush()
-    os._exit(1)
 
 
 def _show(folder: Path) -> None:

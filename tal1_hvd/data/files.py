@@ -161,15 +161,26 @@ def _no_room_as_input_error(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def require_vacant(path: Path) -> None:
-    """Raise InputError if `path` exists and is anything but an empty folder."""
+def is_vacant(path: Path) -> bool:
+    """Say whether `path` does not exist or is an empty folder.
+
+    Raises
+    ------
+    InputError
+        That cannot be told.
+    """
     try:
-        if path.is_dir() and not any(path.iterdir()):
-            return
-        if path.exists() or path.is_symlink():
-            raise InputError(f"{path}: exists already; choose another name or remove it")
+        if path.is_dir():
+            return not any(path.iterdir())
+        return not (path.exists() or path.is_symlink())
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def require_vacant(path: Path) -> None:
+    """Raise InputError if `path` exists and is anything but an empty folder."""
+    if not is_vacant(path):
+        raise InputError(f"{path}: exists already; choose another name or remove it")
 
 
 def require_absent(path: Path) -> None:

@@ -38,17 +38,6 @@ def launched_rank(environment: Mapping[str, str] = os.environ) -> int | None:
     return None if _is_shell(environment) else _first_number(environment, _RANK_VARIABLES)
 
 
-def job_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return Open MPI's temporary folder for this job, if all its ranks run on this machine.
-
-    All of them see it, and ``mpirun`` removes it when the job ends.
-    """
-    folder = environment.get("PMIX_SERVER_TMPDIR")
-    everywhere = launched_world_size(environment)
-    here = _first_number(environment, ("OMPI_COMM_WORLD_LOCAL_SIZE",))
-    return Path(folder) if folder and everywhere is not None and everywhere == here else None
-
-
 def set_horovod_defaults() -> None:
     """Set Horovod's and Open MPI's variables that the user left unset; call before they start."""
     for name, value in _HOROVOD_DEFAULTS.items():

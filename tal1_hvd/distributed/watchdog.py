@@ -14,20 +14,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from tal1_hvd.distributed.environment import (
-    job_folder,
-    launched_rank,
-    launched_world_size,
-)
+from tal1_hvd.distributed.rank_process import end_process
 from tal1_hvd.errors import InputError
 
 _INTERVAL = 1.0
-# Seconds: loading TensorFlow from a slow disk can hold up a rank's signs of life.
-_SHORTEST_AT_START = 60.0
 
 
 class Watchdog:
@@ -43,9 +37,6 @@ class Watchdog:
         Seconds; 0 for no watch.
     session : str
         The same on all ranks and new for each start, so that an earlier start's files do not count.
-    must_appear : bool
-        A rank whose file is not there within the timeout counts as silent; for ranks that are
-        known to see the folder.
     end : callable, optional
         Called with a message when the next rank is silent; by default prints it and ends this
         process with exit code 1.
@@ -60,7 +51,6 @@ class Watchdog:
         size: int,
         timeout: float,
         session: str,
-        must_appear: bool = False,
         end: Callable[[str], None] | None = None,
         interval: float = _INTERVAL,
     ):
@@ -70,8 +60,7 @@ class Watchdog:
         self._watched = folder / f"rank-{self._watched_rank}"
         self._timeout = timeout
         self._session = session
-        self._must_appear = must_appear
-        self._end = _end_process if end is None else end
+        self._end = (lambda message: end_process(message, 1)) if end is None else end
         self._interval = min(interval, timeout / 4) if timeout else interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
@@ -122,9 +111,6 @@ class Watchdog:
                 # One that has left in good order needs no word.
                 warned = last is None
             elif not warned and now - since > self._timeout:
-                if self._must_appear:
-                    self._end(self._describe("not seen since the start", now - since))
-                    return
                 _say(f"rank {self._watched_rank} is not watched: {self._watched} is not seen here")
                 warned = True
 
@@ -140,46 +126,12 @@ class Watchdog:
 
     def _describe(self, process: str, seconds: float) -> str:
         return (
-            f"error: rank {self._watched_rank} ({process}) has given no sign of life for "
+            f"rank {self._watched_rank} ({process}) has given no sign of life for "
             f"{seconds:.0f} s (--stall-timeout {self._timeout:g}); ending the job; "
             "go on with --resume"
         )
 
 
-@contextlib.contextmanager
-def watch_start(timeout: float) -> Iterator[None]:
-    """Watch ranks while they start, when there is no run folder yet.
-
-    Does nothing where ``mpirun`` did not start all of them on this machine; Gloo ends a job itself
-    when a rank does not connect.
-
-    Parameters
-    ----------
-    timeout : float
-        Seconds, at least 60; 0 for no watch.
-    """
-    folder = job_folder()
-    # In a container of its own a rank may not see it, or not write to it: then nobody watches.
-    if folder is None or not timeout or not os.access(folder, os.W_OK):
-        yield
-        return
-    with Watchdog(
-        folder / "tal1-hvd",
-        launched_rank() or 0,
-        launched_world_size() or 1,
-        max(timeout, _SHORTEST_AT_START),
-        folder.name,
-        must_appear=True,
-    ):
-        yield
-
-
 def _say(message: str) -> None:
     sys.stderr.write(f"tal1-hvd: {message}\n")
     sys.stderr.flush()
-
-
-def _end_process(message: str) -> None:
-    _say(message)
-    # The main thread may wait in a collective for ever: only this ends it.
-    os._exit(1)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset, open_dataset
-from tal1_hvd.data.files import exists, require_vacant
+from tal1_hvd.data.files import exists, is_vacant, require_vacant
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
-from tal1_hvd.distributed.watchdog import Watchdog, watch_start
+from tal1_hvd.distributed.watchdog import Watchdog
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
 from tal1_hvd.simulation.cache import cached_dataset
@@ -49,6 +49,15 @@ class Request:
     changes: dict[str, Any]
     out: Path | None = None
     resume: bool = False
+
+    def stall_timeout(self) -> float:
+        """Return the timeout (s) before the request is worked out: a resumed run's own if any."""
+        before = TrainSettings()
+        if self.resume and self.out is not None:
+            # What is wrong with it is said when the request is worked out.
+            with contextlib.suppress(InputError):
+                before = TrainSettings.from_yaml(self.out / "config.yaml")
+        return self.changes.get("stall_timeout", before.stall_timeout)
 
 
 @dataclass(frozen=True)
@@ -160,19 +169,7 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
         The request cannot be carried out; raised on all ranks.
     """
     with contextlib.ExitStack() as stack:
-        with watch_start(_stall_timeout(request)):
-            session = _start(request, make_reporter, stack)
-        return _train(session)
-
-
-def _stall_timeout(request: Request) -> float:
-    """Return the timeout before the request is worked out, a resumed run's own if it has one."""
-    before = TrainSettings()
-    if request.resume and request.out is not None:
-        # What is wrong with it is said when the request is worked out.
-        with contextlib.suppress(InputError):
-            before = TrainSettings.from_yaml(request.out / "config.yaml")
-    return request.changes.get("stall_timeout", before.stall_timeout)
+        return _train(_start(request, make_reporter, stack))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""Train as usual, but rank 1 stops itself: ``stops.py connecting|leaving TRAIN-FLAGS``."""
+
+import os
+import signal
+import sys
+
+from tal1_hvd.cli.main import main
+from tal1_hvd.distributed.environment import launched_rank
+from tal1_hvd.training import session
+
+
+def stop() -> None:
+    if launched_rank() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def stop_and_connect(strategy):
+    stop()
+    return connect(strategy)
+
+
+if __name__ == "__main__":
+    moment = sys.argv[1]
+    connect = session.connect
+    if moment == "connecting":
+        session.connect = stop_and_connect
+    code = main(["train", *sys.argv[2:]])
+    if moment == "leaving":
+        stop()
+    sys.exit(code)
