@@ -518,8 +518,9 @@ TRAININGS = [
 
 RESUMES = [
     bad("resume nameless", "train --resume", "--out"),
-    bad("resume nothing", "train --out new --resume", "new: no run to resume"),
+    bad("resume nothing", "train --out new --resume", "new: no run to resume", "start it again"),
     bad("resume a dataset", "train --out data --resume", "data: no run to resume"),
+    bad("resume into a dataset", "train --data data --out data --resume", "data: no run to resume"),
     bad("resume long name", f"train --out {LONG_NAME} --resume", "File name too long"),
     bad("resume another seed", f"{RESUME} --seed 7", "--seed", "0", "7"),
     bad("resume another rate", f"{RESUME} --learning-rate 1", "--learning-rate"),

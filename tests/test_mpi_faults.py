@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import tempfile
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ pytestmark = pytest.mark.mpi
 
 EPOCHS = "60"
 LONG = "2000"
+LAUNCHERS = [mpirun(2), [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python"]]
 
 
 def processes(run_folder: Path) -> list[int]:
@@ -117,11 +116,7 @@ def test_half_written_checkpoint_is_never_picked_up(small_data: Path, tmp_path: 
     assert_same_outcome(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [mpirun(2), [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python"]],
-    ids=["mpirun", "gloo"],
-)
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
 def test_a_rank_that_raises_ends_the_job(launcher, small_data: Path, tmp_path: Path) -> None:
     flags = train_flags(small_data, tmp_path / "run", "--epochs", LONG)[2:]
     job = start([*launcher, PROGRAMS / "raises.py", *flags])
@@ -147,24 +142,20 @@ def test_a_stopped_rank_is_named_and_the_job_ended(
     assert f"process {stopped}) has given no sign of life" in errors
 
 
-@pytest.mark.slow
-def test_a_rank_stopped_while_it_starts_is_named(small_data: Path, tmp_path: Path) -> None:
-    """Long before there is a run folder; the watch allows 60 s there at least."""
-    signs = Path(tempfile.gettempdir())
-    pattern = "ompi.*/pid.*/tal1-hvd/rank-1"
-    before = set(signs.glob(pattern))
+@pytest.mark.parametrize("moment", ["connecting", "leaving"])
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
+def test_a_rank_stopped_out_of_sight_of_others_is_named(
+    launcher, moment: str, small_data: Path, tmp_path: Path
+) -> None:
+    """Before ranks have connected, and after they have parted."""
     out = tmp_path / "run"
-    job = start([*mpirun(2), *train_flags(small_data, out, "--stall-timeout", "3")])
-    pause = threading.Event()
-    for _ in range(6000):
-        appeared = set(signs.glob(pattern)) - before
-        if appeared:
-            break
-        pause.wait(0.005)
-    (sign,) = appeared
-    process = int(sign.read_text().split()[-1])
-    send(process, signal.SIGSTOP)
-    assert not out.exists()
-    _, errors = job.communicate(timeout=TIMEOUT)
+    flags = train_flags(small_data, out, "--epochs", "2", "--stall-timeout", "3")[2:]
+    job = run([*launcher, PROGRAMS / "stops.py", moment, *flags])
     assert job.returncode not in (0, 2)
-    assert f"process {process}) has given no sign of life" in errors
+    assert "rank 1 (host " in job.stderr
+    assert "has been stopped (SIGSTOP) for" in job.stderr
+    assert out.exists() == (moment == "leaving")
+    resumed = run([*mpirun(2), *train_flags(small_data, out, "--epochs", "2", "--resume")])
+    assert resumed.returncode == 0, resumed.stderr
+    said = "already finished" if moment == "leaving" else "no run to go on with yet; starting it"
+    assert said in resumed.stderr

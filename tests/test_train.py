@@ -521,10 +521,19 @@ class TestResume:
         run(folder.path, resume=True)
         assert timeless(folder.read_metrics()) == timeless(trained.read_metrics())
 
-    def test_nothing_to_resume(self, run, tmp_path):
+    def test_nothing_to_resume(self, tmp_path):
         with pytest.raises(AgreedError, match="no run to resume here"):
-            run(tmp_path / "nothing", resume=True)
+            run_session(Request({}, tmp_path / "nothing", resume=True))
         assert not (tmp_path / "nothing").exists()
+
+    @pytest.mark.parametrize("empty", [True, False], ids=["empty", "missing"])
+    def test_not_begun_starts(self, run, trained, data, tmp_path, empty):
+        """As where a run was killed before it had a folder."""
+        if empty:
+            (tmp_path / "run").mkdir()
+        changes = {**DEFAULTS, "data": str(data)}
+        folder = run(tmp_path / "run", resume=True, **changes)
+        assert timeless(folder.read_metrics()) == timeless(trained.read_metrics())
 
     def test_without_a_name(self):
         with pytest.raises(InputError, match="--resume: name the run to go on with in --out"):

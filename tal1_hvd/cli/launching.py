@@ -61,7 +61,7 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     code = _watch_ranks(request, folder, count, reporter)
     reporter.finish()
     go_on = f"; go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
-    hint = go_on if folder.exists() else ""
+    hint = go_on if folder.exists() else " before it began; start it again"
     if code == _INTERRUPTED:
         report(f"interrupted{hint}")
     elif code not in (0, 2):

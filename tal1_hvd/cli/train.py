@@ -43,7 +43,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--out", metavar="RUN", help="run folder (default: a new one under runs/)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out, with its settings"
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, with its settings; start it if it was not begun",
     )
     parser.add_argument(
         "--ranks",

@@ -89,7 +89,10 @@ def plan_resume(
         shared by so many ranks.
     """
     if not exists(run / "config.yaml"):
-        raise InputError(f"{run}: no run to resume here (it has no config.yaml)")
+        raise InputError(
+            f"{run}: no run to resume here (it has no config.yaml); if it was stopped before it "
+            "began, start it again with its settings"
+        )
     before = TrainSettings.from_yaml(run / "config.yaml")
     manifest = read_manifest(run / "manifest.json")
     global_batch = manifest["global_batch_size"]

@@ -43,7 +43,8 @@ class Request:
     out : Path, optional
         The run folder; a new one under ``runs/`` if left out.
     resume : bool
-        Go on with the run in `out`.
+        Go on with the run in `out`; or start it with `changes`, if there are any, where it was
+        stopped before there was anything to go on with.
     """
 
     changes: dict[str, Any]
@@ -105,9 +106,7 @@ def make_plan(
         The request cannot be carried out.
     """
     manifest = None
-    if request.resume:
-        if request.out is None:
-            raise InputError("--resume: name the run to go on with in --out")
+    if _goes_on(request):
         settings, manifest = plan_resume(request.out, request.changes, size)
     else:
         settings = TrainSettings(**request.changes)
@@ -130,6 +129,15 @@ def make_plan(
     return Plan(
         settings, dataset, plan_batches(settings, dataset, rank, size), request.out, manifest
     )
+
+
+def _goes_on(request: Request) -> bool:
+    """Say whether the request is to go on with a run, rather than to start one."""
+    if not request.resume:
+        return False
+    if request.out is None:
+        raise InputError("--resume: name the run to go on with in --out")
+    return not (request.changes and is_vacant(request.out))
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,8 @@ def _start(
         Path(communicator.broadcast_json(str(plan.out or new_run_path(plan.settings))))
     )
     together(communicator, lambda: _claim(folder, plan, manifest, stack) if rank == 0 else None)
+    if request.resume and plan.manifest is None:
+        reporter.message(f"{folder.path}: no run to go on with yet; starting it")
     name = communicator.broadcast_json(uuid.uuid4().hex)
     stack.enter_context(Watchdog(folder.heartbeats, rank, size, plan.settings.stall_timeout, name))
     return _Session(communicator, plan, manifest, device, folder, reporter)
