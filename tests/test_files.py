@@ -164,6 +164,21 @@ def occupy(path, kind):
         path.symlink_to("nowhere")
 
 
+def test_exception_leaves_no_parents(tmp_path):
+    with pytest.raises(Crash), atomic_folder(tmp_path / "a" / "b" / "c"):
+        raise Crash
+    assert not list(tmp_path.iterdir())
+
+
+def test_parents_that_cannot_be_made_leave_none(tmp_path):
+    with (
+        pytest.raises(InputError, match="File name too long"),
+        atomic_folder(tmp_path / "a" / ("x" * 300) / "b"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["file", "full folder", "dangling link"])
 def test_folder_that_exists_is_not_touched(tmp_path, kind):
     occupy(tmp_path / "x", kind)

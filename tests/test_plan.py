@@ -46,9 +46,9 @@ class TestBatches:
     @pytest.mark.parametrize(
         ("batch", "accumulation", "size", "text"),
         [
-            (101, 1, 1, "101 x 1 passes is more than a rank's 100 training examples (100 on 1 "),
+            (101, 1, 1, "101 x 1 passes is more than a rank's 100 of 100 training "),
             (51, 2, 1, "51 x 2 passes is more than a rank's 100 "),
-            (34, 1, 3, "34 x 1 passes is more than a rank's 33 training examples (100 on 3 ranks)"),
+            (34, 1, 3, "34 x 1 passes is more than a rank's 33 of 100 training examples"),
         ],
     )
     def test_batch_too_large(self, dataset, batch, accumulation, size, text):

@@ -130,10 +130,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         `path` exists and is not an empty folder, or cannot be made, or there is no room.
     """
     require_vacant(path)
+    missing: list[Path] = []
     try:
+        missing = [parent for parent in path.parents if not parent.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     except OSError as error:
+        _remove_empty(missing)
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     try:
         with _no_room_as_input_error(path):
@@ -148,7 +151,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(missing)
         raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those folders, innermost first, that are there and empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager

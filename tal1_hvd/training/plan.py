@@ -48,7 +48,7 @@ def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int
     if settings.batch_size * settings.accumulation > share:
         raise InputError(
             f"--batch-size: {settings.batch_size} x {settings.accumulation} passes is more than "
-            f"a rank's {share} training examples ({examples} on {size} ranks)"
+            f"a rank's {share} of {examples} training examples"
         )
     return Batching(
         examples=examples,
@@ -99,7 +99,8 @@ def plan_resume(
     per_step = size * replace(before, **changes).accumulation
     if global_batch % per_step:
         raise InputError(
-            f"--resume: the run's global batch of {global_batch} cannot be shared by {size} ranks"
+            f"--resume: the run's global batch of {global_batch} cannot be shared by {size} "
+            + ("rank" if size == 1 else "ranks")
             + (f" x {per_step // size} passes" if per_step > size else "")
         )
     if before.shuffle == "shard" and size != manifest.get("world_size"):
