@@ -1,27 +1,18 @@
 """The cache of simulated datasets: where it is, and that it simulates once."""
 
-import functools
 import multiprocessing
 from pathlib import Path
 
 import pytest
-from simdna.synthetic import LoadedEncodeMotifs
 
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation import cache
 from tal1_hvd.simulation.settings import SimulationSettings
 
+pytestmark = pytest.mark.usefixtures("encode_motifs_are_read_once")
+
 SETTINGS = SimulationSettings(length=100, center=70, positives=20, negatives=20)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def encode_motifs_are_read_once():
-    """Spare every simulation the quarter of a second that reading 2,000 motifs takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        once = functools.cache(LoadedEncodeMotifs)
-        patch.setattr("tal1_hvd.simulation.motifs.LoadedEncodeMotifs", once, raising=False)
-        yield
 
 
 @pytest.fixture(autouse=True)

