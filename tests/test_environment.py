@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from tal1_hvd.distributed.environment import (
+    launched_job,
     launched_rank,
     launched_world_size,
     set_horovod_defaults,
@@ -55,6 +56,30 @@ def environment():
 def test_launched(given, size, rank):
     assert launched_world_size(given) == size
     assert launched_rank(given) == rank
+
+
+def test_jobs_are_told_apart():
+    mpi = {"OMPI_COMM_WORLD_RANK": "0", "PMIX_NAMESPACE": "17", "PMIX_SERVER_TMPDIR": "a"}
+    gloo = {"HOROVOD_RANK": "0", "HOROVOD_GLOO_RENDEZVOUS_PORT": "5000"}
+    slurm = {"SLURM_PROCID": "0", "SLURM_JOB_ID": "3", "SLURM_STEP_ID": "0"}
+    jobs = [
+        mpi,
+        {**mpi, "PMIX_NAMESPACE": "18"},
+        {**mpi, "PMIX_SERVER_TMPDIR": "b"},
+        gloo,
+        {**gloo, "HOROVOD_GLOO_RENDEZVOUS_PORT": "5001"},
+        slurm,
+        {**slurm, "SLURM_STEP_ID": "1"},
+    ]
+    assert len({launched_job(job) for job in jobs}) == len(jobs)
+    assert launched_job({**mpi, "OMPI_COMM_WORLD_RANK": "5"}) == launched_job(mpi)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"PMI_RANK": "0", "PMI_SIZE": "2"}, {"PMIX_NAMESPACE": "17"}]
+)
+def test_nothing_tells_the_job(environment):
+    assert launched_job(environment) is None
 
 
 @pytest.mark.parametrize(("given", "size", "rank"), LAUNCHED)

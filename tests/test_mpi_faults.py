@@ -142,12 +142,12 @@ def test_a_stopped_rank_is_named_and_the_job_ended(
     assert f"process {stopped}) has given no sign of life" in errors
 
 
-@pytest.mark.parametrize("moment", ["connecting", "leaving"])
+@pytest.mark.parametrize("moment", ["born", "connecting", "leaving"])
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
 def test_a_rank_stopped_out_of_sight_of_others_is_named(
     launcher, moment: str, small_data: Path, tmp_path: Path
 ) -> None:
-    """Before ranks have connected, and after they have parted."""
+    """As it is born, before ranks have connected, and after they have parted."""
     out = tmp_path / "run"
     flags = train_flags(small_data, out, "--epochs", "2", "--stall-timeout", "3")[2:]
     job = run([*launcher, PROGRAMS / "stops.py", moment, *flags])

@@ -48,6 +48,16 @@ class TestMonitorStops:
         code = f"{MODULE} monitor_stops; monitor_stops(60); import os; os.kill(os.getpid(), 9)"
         assert outcome(code) == (-signal.SIGKILL, "")
 
+    def test_leaves_no_warning(self):
+        """Of a process that is still running, for one."""
+        code = f"import warnings; warnings.simplefilter('error')\n{MODULE} monitor_stops;"
+        assert outcome(f"{code} monitor_stops(60)") == (0, "")
+
+    def test_no_launcher_is_no_watch(self):
+        code = f"import os; del os.environ['HOROVOD_RANK']\n{MODULE} monitor_stops;"
+        code += "before = os.listdir('/proc/self/fd'); monitor_stops(60);"
+        assert outcome(f"{code} assert os.listdir('/proc/self/fd') == before") == (0, "")
+
     @pytest.mark.parametrize("timeout", ["0", "-1", "float('nan')"])
     def test_no_timeout_is_no_watch(self, timeout):
         """Nor is one that is refused a moment later."""
@@ -77,6 +87,14 @@ class TestEndRank:
         assert code == 1
         assert errors.startswith("Traceback (most recent call last):")
         assert errors.endswith(f"\ntal1-hvd: error: rank {rank} failed: OSError: disk on fire\n")
+
+
+@pytest.mark.parametrize("stream", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("end", ["end_process('no', 5)", "end_rank(OSError())"])
+def test_ends_where_nobody_reads(stream, end):
+    code = f"{MODULE} end_process, end_rank\n{TestEndRank.WAITING}{end}"
+    shell = ["sh", "-c", f'exec "$0" -c "$1" {stream}', sys.executable, code]
+    assert subprocess.run(shell, timeout=60, check=False).returncode == (5 if "5" in end else 1)
 
 
 def test_end_process():

@@ -1,7 +1,8 @@
-"""The program that ends a process which has been stopped, run beside real processes."""
+"""The program that ends stopped processes of a job, run beside real ones."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -11,36 +12,46 @@ from pathlib import Path
 import pytest
 
 from tal1_hvd.distributed import stop_monitor
-from tal1_hvd.distributed.stop_monitor import is_stopped
+from tal1_hvd.distributed.stop_monitor import environment_of, is_ours, is_stopped
 
 CAT = [sys.executable, "-IS", "-c", "import sys; print(sys.stdin.read(), end='')"]
+# As Open MPI names a job; no two tests have the same.
+JOBS = (f"test-{os.getpid()}-{number}" for number in itertools.count())
+
+
+def rank_of(job, rank):
+    """Return the environment of a rank, as Open MPI sets it."""
+    return {**os.environ, "OMPI_COMM_WORLD_RANK": str(rank), "PMIX_NAMESPACE": job}
 
 
 @pytest.fixture
-def process():
-    """A process that waits for its input."""
-    with subprocess.Popen(CAT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield process
-        process.kill()
+def job():
+    return next(JOBS)
 
 
 @pytest.fixture
-def monitor(process):
-    """Start the monitor of `process`."""
+def begin(job):
+    """Start processes that wait for their input, as ranks of the job or of another."""
     started = []
 
-    def monitor(timeout):
-        arguments = [str(process.pid), str(timeout), "rank 3 (host far, process 7)"]
-        command = [sys.executable, "-IS", stop_monitor.__file__, *arguments]
+    def begin(command=CAT, rank=3, job=job, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         started.append(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command, env=rank_of(job, rank), stdin=subprocess.PIPE, text=True, **options
+            )
         )
         return started[-1]
 
-    yield monitor
-    for each in started:
-        each.kill()
-        each.communicate()
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def monitor(timeout):
+    """Return the command of the monitor of a rank."""
+    return [sys.executable, "-m", stop_monitor.__name__, str(timeout)]
 
 
 def stop(process):
@@ -49,35 +60,69 @@ def stop(process):
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
-def test_stopped_process_is_named_and_killed(process, monitor):
-    stop(process)
-    watching = monitor(0.2)
-    # Its input stays open, as that of a monitor whose process is stopped does.
-    (line,) = watching.stderr.readlines()
-    assert line.startswith(
-        "tal1-hvd: error: rank 3 (host far, process 7) has been stopped (SIGSTOP) for "
+def test_stopped_rank_is_named_and_killed(begin):
+    rank = begin()
+    stop(rank)
+    # Of another rank, whose own process runs.
+    watching = begin(monitor(0.2), rank=5)
+    assert rank.wait() == -signal.SIGKILL
+    assert watching.stderr.readline().startswith(
+        f"tal1-hvd: error: rank 3 (host {os.uname().nodename}, process {rank.pid}) has been "
+        "stopped (SIGSTOP) for "
     )
+    assert watching.poll() is None
+
+
+def test_message(begin):
+    rank = begin()
+    stop(rank)
+    watching = begin(monitor(0.2))
+    line = watching.stderr.readline()
     assert line.endswith("s (--stall-timeout 0.2); ending the job; go on with --resume\n")
-    assert watching.wait() == 1
-    assert process.wait() == -signal.SIGKILL
 
 
-def test_ends_with_its_process_and_without_a_word(process, monitor):
-    watching = monitor(60)
-    _, errors = watching.communicate()  # closes its input
-    assert (watching.returncode, errors) == (0, "")
-    assert process.communicate("alive")[0] == "alive"
+def test_other_jobs_are_left_alone(begin):
+    ours, others, nobodys = begin(), begin(job=next(JOBS)), subprocess.Popen(["/bin/cat"], stdin=-1)
+    for process in (others, nobodys, ours):
+        stop(process)
+    begin(monitor(0.2))
+    assert ours.wait() == -signal.SIGKILL
+    assert is_stopped(others.pid)
+    assert is_stopped(nobodys.pid)
+    nobodys.kill()
+    nobodys.communicate()
 
 
-def test_interrupt_is_for_others(process, monitor):
-    stop(process)
-    watching = monitor(0.5)
+def test_ends_with_its_rank_and_without_a_word(begin):
+    rank, watching = begin(), begin(monitor(60))
+    assert watching.communicate() == ("", "")  # closes its input
+    assert watching.returncode == 0
+    assert rank.communicate("alive")[0] == "alive"
+
+
+@pytest.mark.parametrize("stderr", ["closed", "full", "broken"])
+def test_kills_where_nobody_reads(begin, stderr):
+    rank = begin()
+    stop(rank)
+    if stderr == "closed":
+        begin(monitor(0.2), preexec_fn=lambda: os.close(2))
+    elif stderr == "full":
+        with Path("/dev/full").open("w") as full:
+            begin(monitor(0.2), stderr=full)
+    else:
+        begin(monitor(0.2)).stderr.close()
+    assert rank.wait() == -signal.SIGKILL
+
+
+def test_interrupt_is_for_others(begin):
+    rank = begin()
+    stop(rank)
+    watching = begin(monitor(0.5))
     # Sent once it has begun: until then Python has its own way with it.
     while not ignores(watching.pid, signal.SIGINT) and watching.poll() is None:
         os.sched_yield()
     os.kill(watching.pid, signal.SIGINT)
-    assert watching.wait() == 1
-    assert process.wait() == -signal.SIGKILL
+    assert rank.wait() == -signal.SIGKILL
 
 
 def ignores(process, number):
@@ -87,65 +132,92 @@ def ignores(process, number):
 
 
 class Course:
-    """A clock and a process's states, told look by look."""
+    """A clock and which processes are stopped, told look by look."""
 
     def __init__(self, looks):
         self.looks = iter(looks)
         self.now = 0.0
-        self.killed_at = None
+        self.killed = {}
 
     def select(self, *_):
         self.now, self.stopped = next(self.looks, (self.now, None))
         return [[0] if self.stopped is None else [], [], []]
 
-    def kill(self, process, number):
-        assert (process, number) == (7, signal.SIGKILL)
-        self.killed_at = self.now
+    def end(self, process, seconds, timeout):
+        assert seconds > timeout == 10
+        self.killed.setdefault(process, self.now)
 
 
 @pytest.mark.parametrize(
-    ("looks", "killed_at"),
+    ("looks", "killed"),
     [
-        ([(t, True) for t in range(1, 15)], 11),
-        ([(t, t > 3) for t in range(1, 20)], 14),
-        ([(t, t % 10 != 0) for t in range(1, 40)], None),
-        ([(t, False) for t in range(1, 40)], None),
+        ([(t, [7]) for t in range(1, 15)], {7: 12}),
+        ([(t, [7, 8] if t > 3 else [8]) for t in range(1, 20)], {7: 15, 8: 12}),
+        ([(t, [7] if t % 10 else []) for t in range(1, 40)], {}),
+        ([(t, []) for t in range(1, 40)], {}),
         # The monitor itself stands still for an hour: the process gets its ten seconds again.
-        ([(1, True), *[(3600 + t, True) for t in range(15)]], 3611),
+        ([(1, [7]), *[(3600 + t, [7]) for t in range(15)]], {7: 3611}),
     ],
-    ids=["at once", "later", "in short spells", "never", "suspended with all"],
+    ids=["one", "two", "in short spells", "none", "suspended with all"],
 )
-def test_course(monkeypatch, capsys, looks, killed_at):
+def test_course(monkeypatch, looks, killed):
     course = Course(looks)
-    monkeypatch.setattr(sys, "argv", ["stop_monitor.py", "7", "10", "rank 0"])
+    monkeypatch.setattr(sys, "argv", ["stop_monitor", "10"])
     monkeypatch.setattr(stop_monitor.select, "select", course.select)
     monkeypatch.setattr(stop_monitor.time, "monotonic", lambda: course.now)
-    monkeypatch.setattr(stop_monitor.os, "kill", course.kill)
     monkeypatch.setattr(stop_monitor.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(stop_monitor, "is_stopped", lambda process: course.stopped)
-    assert stop_monitor.main() == (killed_at is not None)
-    assert course.killed_at == killed_at
-    assert ("rank 0 has been stopped" in capsys.readouterr().err) == (killed_at is not None)
+    monkeypatch.setattr(stop_monitor, "stopped_processes", lambda: course.stopped)
+    monkeypatch.setattr(stop_monitor, "end", course.end)
+    assert stop_monitor.main() == 0
+    assert course.killed == killed
 
 
-def test_is_stopped(process):
-    assert not is_stopped(process.pid)
-    stop(process)
-    assert is_stopped(process.pid)
-    os.kill(process.pid, signal.SIGCONT)
-    os.waitid(os.P_PID, process.pid, os.WCONTINUED)
-    assert not is_stopped(process.pid)
-    process.kill()
-    process.wait()
-    assert not is_stopped(process.pid)
+def test_is_stopped(begin):
+    rank = begin()
+    assert not is_stopped(rank.pid)
+    stop(rank)
+    assert is_stopped(rank.pid)
+    os.kill(rank.pid, signal.SIGCONT)
+    os.waitid(os.P_PID, rank.pid, os.WCONTINUED)
+    assert not is_stopped(rank.pid)
+    rank.kill()
+    rank.wait()
+    assert not is_stopped(rank.pid)
 
 
-def test_name_may_hold_anything(tmp_path):
+def test_name_may_hold_anything(begin, tmp_path):
     """`man 5 proc_pid_stat`: the name stands in parentheses, and may hold spaces and more."""
     program = tmp_path / "a) T (b"
     program.symlink_to("/bin/cat")
-    with subprocess.Popen([program], stdin=subprocess.PIPE) as process:
-        assert not is_stopped(process.pid)
-        stop(process)
-        assert is_stopped(process.pid)
-        process.kill()
+    process = begin([program])
+    assert not is_stopped(process.pid)
+    stop(process)
+    assert is_stopped(process.pid)
+
+
+def test_is_ours(begin, job, monkeypatch):
+    rank, other = begin(), begin(job=next(JOBS))
+    for name in ("OMPI_COMM_WORLD_RANK", "PMIX_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    # Without a launcher's word a monitor has its own rank alone.
+    assert [is_ours(process) for process in (rank.pid, other.pid, os.getppid())] == [
+        False,
+        False,
+        True,
+    ]
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    monkeypatch.setenv("PMIX_NAMESPACE", job)
+    assert is_ours(rank.pid)
+    assert not is_ours(other.pid)
+
+
+def test_environment(begin, job):
+    found = environment_of(begin(rank=4).pid)
+    assert (found["OMPI_COMM_WORLD_RANK"], found["PMIX_NAMESPACE"]) == ("4", job)
+
+
+def test_environment_of_a_process_that_is_gone(begin):
+    rank = begin()
+    rank.kill()
+    rank.wait()
+    assert environment_of(rank.pid) == {}

@@ -18,6 +18,17 @@ _SIZE_VARIABLES = (
 )
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
+# What is the same for all ranks of a job, and for no other job; set by Open MPI, horovodrun --gloo
+# and srun.
+_JOB_VARIABLES = (
+    "PMIX_NAMESPACE",
+    "PMIX_SERVER_TMPDIR",
+    "HOROVOD_GLOO_RENDEZVOUS_ADDR",
+    "HOROVOD_GLOO_RENDEZVOUS_PORT",
+    "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+)
+
 _HOROVOD_DEFAULTS = {
     # Milliseconds between Horovod's rounds, together with `shorten_sleeps`: an all-reduce of this
     # model's gradient takes 2.2 ms with Horovod's own default, 1, and 0.07 ms with 0.02.
@@ -36,6 +47,12 @@ def launched_world_size(environment: Mapping[str, str] = os.environ) -> int | No
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int | None:
     """Return the rank a launcher gave this process, or None if none did."""
     return None if _is_shell(environment) else _first_number(environment, _RANK_VARIABLES)
+
+
+def launched_job(environment: Mapping[str, str] = os.environ) -> tuple[str | None, ...] | None:
+    """Return what tells the job of a rank from others, or None where nothing does."""
+    job = tuple(environment.get(name) for name in _JOB_VARIABLES)
+    return job if any(job) and launched_rank(environment) is not None else None
 
 
 def set_horovod_defaults() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import subprocess
 import sys
 import time
 import traceback
@@ -13,31 +13,39 @@ from typing import NoReturn
 from tal1_hvd.distributed.environment import launched_rank
 from tal1_hvd.errors import InputError
 
-_MONITOR = Path(__file__).with_name("stop_monitor.py")
+_MONITOR = "tal1_hvd.distributed.stop_monitor"
 # Seconds that other ranks leave rank 0 to report an error that all of them have met.
 _LET_RANK_0_SPEAK = 3.0
 
 
 def monitor_stops(timeout: float) -> None:
-    """Have this rank named and killed once it has been stopped (SIGSTOP) for too long.
+    """Have any rank of this job named and killed that is stopped (SIGSTOP) for too long.
 
-    From now to its end, by a process of its own; upon a killed rank the launcher ends the job.
-    Linux only.
+    From now to this rank's end, by a process of its own, on this machine; upon a killed rank the
+    launcher ends the job. Linux only; does nothing where no launcher started this process.
 
     Parameters
     ----------
     timeout : float
         Seconds; 0 for no watch.
     """
-    if not timeout > 0 or not Path("/proc/self/stat").exists():
+    if not timeout > 0 or launched_rank() is None or not Path("/proc/self/stat").exists():
         return
-    name = f"rank {launched_rank() or 0} (host {os.uname().nodename}, process {os.getpid()})"
+    # By its module, but without the packages that the environment has: it needs none.
+    start = (
+        f"import runpy, sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r});"
+        f"runpy.run_module({_MONITOR!r}, run_name='__main__')"
+    )
     # The other end stays open here, so that the monitor sees when, and however, this process ends.
     read_end, _ = os.pipe()
-    subprocess.Popen(
-        [sys.executable, "-IS", str(_MONITOR), str(os.getpid()), str(timeout), name],
-        stdin=read_end,
-        stdout=subprocess.DEVNULL,
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-IS", "-c", start, str(timeout)],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, read_end, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        ],
     )
     os.close(read_end)
 
@@ -58,12 +66,17 @@ def end_rank(error: Exception) -> NoReturn:
         if rank:
             time.sleep(_LET_RANK_0_SPEAK)
         end_process(f"rank {rank}: {error}" if rank else str(error), 2)
-    sys.stderr.write("".join(traceback.format_exception(error)))
+    _write("".join(traceback.format_exception(error)))
     end_process(f"rank {rank} failed: {type(error).__name__}: {error}", 1)
 
 
 def end_process(message: str, code: int) -> NoReturn:
     """End this process whatever its threads wait for, with an error in one line."""
-    sys.stderr.write(f"tal1-hvd: error: {' '.join(message.split())}\n")
-    sys.stderr.flush()
+    _write(f"tal1-hvd: error: {' '.join(message.split())}\n")
     os._exit(code)
+
+
+def _write(text: str) -> None:
+    # Standard error may be full, closed or without a reader; the process has to end all the same.
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode(errors="replace"))

@@ -1,44 +1,64 @@
-"""A program that ends a process which has been stopped (SIGSTOP) for too long.
+"""A program that ends processes of a job which have been stopped (SIGSTOP) for too long.
 
-``python stop_monitor.py PROCESS SECONDS NAME`` (internal; `rank_process.monitor_stops` starts it).
-It is a process of its own, since one that is stopped can do nothing for itself and others may be
-unable to see it: before ranks have connected and after they have parted. It imports nothing of the
-package, so that it starts in milliseconds, and ends with PROCESS, which alone holds the other end
-of its standard input.
+``rank_process.monitor_stops`` starts one beside each rank: a process of its own, since one that is
+stopped can do nothing for itself and others may be unable to tell, before ranks have connected and
+after they have parted. It looks at every process of the job on this machine, because a rank may be
+stopped before it has a monitor. It imports nothing but Python's own modules, so that it starts in
+milliseconds, and ends with its rank, which alone holds the other end of its standard input.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+
+from tal1_hvd.distributed.environment import launched_job, launched_rank
+
+_INTERVAL = 5.0
 
 
 def main() -> int:
-    """Monitor the process named by the arguments until it ends."""
-    # Ctrl-C goes to the whole job; this ends when PROCESS does.
+    """Monitor the job that this process was started in; the argument is the timeout in seconds."""
+    # Ctrl-C goes to the whole job; this ends when its rank does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    process, timeout, name = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-    interval = min(1.0, timeout / 4)
-    looked = since = time.monotonic()
-    while not select.select([sys.stdin], [], [], interval)[0]:
+    timeout = float(sys.argv[1])
+    interval = min(_INTERVAL, timeout / 4)
+    stopped_since: dict[int, float] = {}
+    looked = time.monotonic()
+    while not select.select([0], [], [], interval)[0]:
         now = time.monotonic()
-        # Who has stood still itself, with the whole job perhaps, begins anew.
-        if not is_stopped(process) or now - looked > timeout / 2:
-            since = now
-        elif now - since > timeout:
-            sys.stderr.write(
-                f"tal1-hvd: error: {name} has been stopped (SIGSTOP) for {now - since:.0f} s "
-                f"(--stall-timeout {timeout:g}); ending the job; go on with --resume\n"
-            )
-            sys.stderr.flush()
-            os.kill(process, signal.SIGKILL)
-            return 1
+        if now - looked > timeout / 2:
+            # This process has stood still itself, with the whole job perhaps: begin anew.
+            stopped_since = {}
         looked = now
+        stopped_since = {
+            process: stopped_since.get(process, now) for process in stopped_processes()
+        }
+        for process, since in stopped_since.items():
+            if now - since > timeout:
+                end(process, now - since, timeout)
     return 0
+
+
+def stopped_processes() -> list[int]:
+    """Return the processes that a signal has stopped: the own rank, others of its job here."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    # Few are stopped, so few are looked at closely.
+    return [process for process in numbers if is_stopped(process) and is_ours(process)]
+
+
+def is_ours(process: int) -> bool:
+    """Say whether a process is this monitor's rank, or of the same job as far as one can tell."""
+    job = launched_job()
+    return process == os.getppid() or (
+        job is not None and launched_job(environment_of(process)) == job
+    )
 
 
 def is_stopped(process: int) -> bool:
@@ -49,6 +69,30 @@ def is_stopped(process: int) -> bool:
         return False
     # The name before the state is in parentheses and may hold some itself.
     return stat.rpartition(")")[2].split()[0] == "T"
+
+
+def environment_of(process: int) -> Mapping[str, str]:
+    """Return the environment that a process was started with; empty if it cannot be read."""
+    try:
+        lines = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def end(process: int, seconds: float, timeout: float) -> None:
+    """Name a process and kill it, upon which the launcher ends the job."""
+    name = f"rank {launched_rank(environment_of(process))}"
+    message = (
+        f"tal1-hvd: error: {name} (host {os.uname().nodename}, process {process}) has been stopped "
+        f"(SIGSTOP) for {seconds:.0f} s (--stall-timeout {timeout:g}); ending the job; go on with "
+        "--resume\n"
+    )
+    # Nobody may be listening any more, or another monitor has been faster.
+    with contextlib.suppress(OSError):
+        os.write(2, message.encode())
+    with contextlib.suppress(OSError):
+        os.kill(process, signal.SIGKILL)
 
 
 if __name__ == "__main__":

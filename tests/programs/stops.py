@@ -1,8 +1,15 @@
-"""Train as usual, but rank 1 stops itself: ``stops.py connecting|leaving TRAIN-FLAGS``."""
+"""Train as usual, but rank 1 stops itself: ``stops.py born|connecting|leaving TRAIN-FLAGS``."""
 
 import os
 import signal
 import sys
+
+if sys.argv[1] == "born" and "1" in (
+    os.environ.get("OMPI_COMM_WORLD_RANK"),
+    os.environ.get("HOROVOD_RANK"),
+):
+    # Before anything of the package is there.
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 from tal1_hvd.cli.main import main
 from tal1_hvd.distributed.environment import launched_rank
