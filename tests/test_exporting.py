@@ -161,7 +161,7 @@ def test_existing_file_is_not_replaced(dataset, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["x.fa", "x.simdata"])
 @pytest.mark.parametrize(
-    ("folder", "reason"), [("none", "No such file"), ("data/ids.txt", "Not a directory")]
+    ("folder", "reason"), [("none", "no folder"), ("data/ids.txt", "no folder")]
 )
 def test_file_where_none_can_be(dataset, tmp_path, name, folder, reason):
     before = names(tmp_path / "data")

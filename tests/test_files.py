@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -222,3 +223,33 @@ def test_what_counts_as_free(tmp_path, kind, require):
     else:
         with refused(path, "exists already", "choose another name or remove it"):
             require(path)
+
+
+def test_no_folder_for_a_file(tmp_path):
+    with refused(tmp_path / "a" / "x", "there is no folder", tmp_path / "a"):
+        require_absent(tmp_path / "a" / "x")
+
+
+def test_folder_in_the_place_of_an_empty_one_keeps_its_mode(tmp_path):
+    (tmp_path / "x").mkdir(mode=0o700)
+    with atomic_folder(tmp_path / "x"):
+        pass
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o700
+
+
+def test_folder_behind_a_link(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "x").symlink_to("far")
+    with atomic_folder(tmp_path / "x") as folder:
+        (folder / "new").write_text("new")
+    assert (tmp_path / "x").is_symlink()
+    assert names(tmp_path / "far") == ["new"]
+    assert names(tmp_path) == ["far", "x"]
+
+
+def test_mount_point_is_refused_at_the_door(tmp_path, monkeypatch):
+    """As a container's volume is; making one needs more rights than tests have."""
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "x")
+    (tmp_path / "x").mkdir()
+    with refused(tmp_path / "x", "mount point", "folder in it"):
+        require_vacant(tmp_path / "x")
