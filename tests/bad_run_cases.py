@@ -58,6 +58,8 @@ TRAININGS = [
     bad("train seed below zero", f"{TRAIN} --seed -1", "--seed"),
     bad("no threads", f"{TRAIN} --threads 0", "--threads"),
     bad("no patience", f"{TRAIN} --patience 0", "--patience"),
+    bad("warmup huge", f"{TRAIN} --warmup-examples 1{'0' * 400}", "--warmup-examples", "at most"),
+    bad("rate huge", f"{TRAIN} --learning-rate 1e39", "--learning-rate", "at most"),
     bad("timeout below zero", f"{TRAIN} --stall-timeout -1", "--stall-timeout"),
     bad("timeout nan", f"{TRAIN} --stall-timeout nan", "--stall-timeout", "nan"),
     bad("unknown model", f"{TRAIN} --model alexnet", "--model", "'alexnet'", "paper"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import tal1_hvd
 from tal1_hvd import __version__
 from tal1_hvd.cli import export as export_command
 from tal1_hvd.cli import progress as cli_progress
@@ -226,6 +228,36 @@ def test_fault_shows_its_traceback_and_one_error_line(monkeypatch, capsys):
     assert out == ""
     assert err.startswith("Traceback")
     assert err.endswith("tal1-hvd: error: RuntimeError: two lines\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("train --data nope", 2), ("simulate --out {out} --positives 20 --negatives 20", 0)],
+    ids=["bad input", "good"],
+)
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path, command, code, closed):
+    argv = [*MODULE, *command.format(out=tmp_path / "data").split()]
+    ended = subprocess.run(
+        ["sh", "-c", f"{shlex.join(argv)} {closed}"], capture_output=True, check=False
+    )
+    assert ended.returncode == code
+
+
+def test_python_without_our_packages():
+    """As where the environment was not activated."""
+    package = Path(tal1_hvd.__file__).parents[1]
+    code = (
+        f"import sys; sys.path.append({str(package)!r}); from tal1_hvd.cli.main import main;"
+        "sys.exit(main(['train']))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"tal1-hvd: error: this Python ({sys.executable}) lacks ")
+    assert "source .venv/bin/activate" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_interrupt(monkeypatch, capsys):

@@ -184,7 +184,7 @@ def test_folder_of_something_else(tmp_path):
 
 def test_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "x.fa").write_text(">a\nA\n")
-    with refused(tmp_path / "x.fa", "cannot be read"):
+    with refused(tmp_path / "x.fa", "a file, not a dataset folder"):
         open_dataset(tmp_path / "x.fa")
 
 

@@ -168,6 +168,11 @@ class TestResume:
             run_session(Request({}, tmp_path / "nothing", resume=True))
         assert not (tmp_path / "nothing").exists()
 
+    def test_not_begun_needs_its_data(self, tmp_path):
+        """A mistyped name would train on the default dataset."""
+        with pytest.raises(AgreedError, match=r"no run to resume here.*--data"):
+            run_session(Request({"epochs": 2}, tmp_path / "nothing", resume=True))
+
     @pytest.mark.parametrize("empty", [True, False], ids=["empty", "missing"])
     def test_not_begun_starts(self, train_run, trained, learnable_data, tmp_path, empty):
         """As where a run was killed before it had a folder."""

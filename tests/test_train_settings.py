@@ -69,9 +69,15 @@ def test_limits_are_allowed(given):
         ({"patience": 0}, "--patience: must be at least 1, got 0"),
         ({"stall_timeout": -1.5}, "--stall-timeout: must be at least 0, got -1.5"),
         ({"stall_timeout": float("nan")}, "--stall-timeout: must be at least 0, got nan"),
-        ({"learning_rate": 0.0}, "--learning-rate: must be above 0, got 0.0"),
-        ({"learning_rate": float("nan")}, "--learning-rate: must be above 0, got nan"),
-        ({"learning_rate": float("inf")}, "--learning-rate: must be above 0, got inf"),
+        ({"learning_rate": 0.0}, "--learning-rate: must be above 0 and at most 1e+30, got 0.0"),
+        (
+            {"learning_rate": float("nan")},
+            "--learning-rate: must be above 0 and at most 1e+30, got nan",
+        ),
+        (
+            {"learning_rate": float("inf")},
+            "--learning-rate: must be above 0 and at most 1e+30, got inf",
+        ),
         ({"model": "papper"}, "--model: 'papper' is none of paper"),
         ({"strategy": "mpi"}, "--strategy: 'mpi' is none of auto, horovod, single"),
         ({"precision": "half"}, "--precision: 'half' is none of float32, float64, mixed"),

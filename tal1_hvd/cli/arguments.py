@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from tal1_hvd.errors import InputError
 
 
@@ -60,6 +58,9 @@ class Parser(argparse.ArgumentParser):
 
     def _from_file(self, path: Path) -> list[str]:
         """Return a configuration file as flags."""
+        # Here, so that what an environment lacks is met where it is said in a line.
+        import yaml
+
         try:
             values = yaml.safe_load(path.read_text())
         except OSError as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from tal1_hvd.cli.arguments import Parser
 from tal1_hvd.cli.tables import show_evaluation
 from tal1_hvd.data.dataset import SPLITS, open_dataset
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import quick_keras_import
+from tal1_hvd.training.run_folder import RunFolder
 
 
 def add_arguments(parser: Parser) -> None:
@@ -30,6 +32,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate."""
+    # Before TensorFlow, which takes seconds to import.
+    RunFolder(Path(args.run)).require_model()
     dataset = open_dataset(args.data)
     rows = dataset.rows(args.split)
     if not len(rows):

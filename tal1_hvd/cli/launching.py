@@ -9,6 +9,7 @@ from pathlib import Path
 from tal1_hvd.cli.errors import report
 from tal1_hvd.distributed.launch import launch_ranks, require_horovod
 from tal1_hvd.errors import InputError
+from tal1_hvd.machine import usable_cores
 from tal1_hvd.training.reporters import Bar, Events, Lines, Reporter, replay
 from tal1_hvd.training.session import Request, make_plan, new_run_path
 
@@ -57,7 +58,9 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     plan = make_plan(request, 0, count, reporter)
     folder = plan.out or new_run_path(plan.settings)
     require_horovod()
-    reporter.message(f"starting {count} ranks")
+    cores = usable_cores()
+    slow = f" on {cores} cores, which is slower than {cores} ranks" if count > cores else ""
+    reporter.message(f"starting {count} ranks{slow}")
     code = _watch_ranks(request, folder, count, reporter)
     reporter.finish()
     go_on = f"; go on with: tal1-hvd train --out {folder} --resume --ranks {count}"

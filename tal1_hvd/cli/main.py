@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 2 on bad input, 1 on a fault, 130 on Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     # TensorFlow's notes about its own build say nothing to users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -63,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output has seen enough.
         _give_up_output()
         return 1
+    except ModuleNotFoundError as error:
+        report(
+            f"this Python ({sys.executable}) lacks {error.name}; use the environment that "
+            "launch/setup made: source .venv/bin/activate"
+        )
+        return 2
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _give_up_output()
@@ -71,6 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         report(f"{type(error).__name__}: {error}")
         return 1
+
+
+def _open_closed_streams() -> None:
+    """Let what is closed lead nowhere; the next file to be opened would take its place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (as long as the process)
 
 
 def _give_up_output() -> None:

@@ -17,6 +17,7 @@ from tal1_hvd.cli.progress import counting
 from tal1_hvd.data.fasta import read_fasta
 from tal1_hvd.data.files import atomic_file, require_absent
 from tal1_hvd.machine import quick_keras_import
+from tal1_hvd.training.run_folder import RunFolder
 
 
 def add_arguments(parser: Parser) -> None:
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     """Predict."""
     if args.out != "-":
         require_absent(Path(args.out))
+    # Before TensorFlow, which takes seconds to import.
+    RunFolder(Path(args.run)).require_model()
     with quick_keras_import():
         from tal1_hvd.inference.predict import predict_records
         from tal1_hvd.inference.trained_model import load

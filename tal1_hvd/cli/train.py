@@ -45,7 +45,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --out, with its settings; start it if it was not begun",
+        help="go on with the run in --out, with its settings; if it had not "
+        "begun, start it (with --data)",
     )
     parser.add_argument(
         "--ranks",

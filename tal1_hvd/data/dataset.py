@@ -261,6 +261,10 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(file.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: not a dataset folder: it has no dataset.json") from None
+    except NotADirectoryError:
+        raise InputError(
+            f"{path}: a file, not a dataset folder (make one with simulate or import)"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
     version = description.get("format_version") if isinstance(description, dict) else None

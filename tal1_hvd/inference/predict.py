@@ -99,7 +99,8 @@ def _fit(
         )
     if found > length and on_length != "center-crop":
         raise InputError(
-            f"{where} has {found} bp, the model takes {length}; use --on-length center-crop"
+            f"{where} has {found} bp, the model takes {length}; use --on-length center-crop to "
+            f"score its central {length} bp"
         )
     try:
         codes, start = fit_length(encode(record.sequence), length)

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from tal1_hvd.data.encoding import UNKNOWN, encode, reverse_complement
-from tal1_hvd.data.files import exists
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.first_layer import fuse_first_layer
 from tal1_hvd.models.scoring import Scorer
@@ -156,11 +155,9 @@ def load(run: str | Path) -> TrainedModel:
     >>> model.length
     60
     """
-    path = RunFolder(Path(run)).model
-    if not exists(Path(run)):
-        raise InputError(f"{run}: no such run folder")
-    if not exists(path):
-        raise InputError(f"{path}: no such file; a run has one once its training is finished")
+    folder = RunFolder(Path(run))
+    folder.require_model()
+    path = folder.model
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras reports damaged files with whatever its parsers stumble over.
@@ -171,6 +168,8 @@ def load(run: str | Path) -> TrainedModel:
             f"{path}: not a model of sequences: it should take uint8 codes of shape "
             "(batch, length) and give one probability"
         )
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise InputError(f"{path}: holds weights that are no finite numbers")
     return TrainedModel(model)
 
 

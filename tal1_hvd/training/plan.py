@@ -90,8 +90,8 @@ def plan_resume(
     """
     if not exists(run / "config.yaml"):
         raise InputError(
-            f"{run}: no run to resume here (it has no config.yaml); if it was stopped before it "
-            "began, start it again with its settings"
+            f"{run}: no run to resume here (it has no config.yaml); to start one, give --data, or "
+            "leave --resume out"
         )
     before = TrainSettings.from_yaml(run / "config.yaml")
     manifest = read_manifest(run / "manifest.json")

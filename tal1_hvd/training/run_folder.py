@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from tal1_hvd.data.files import atomic_file, atomic_folder
+from tal1_hvd.data.files import atomic_file, atomic_folder, exists
 from tal1_hvd.errors import InputError
 from tal1_hvd.training.settings import TrainSettings
 
@@ -83,6 +83,18 @@ class RunFolder:
     def model(self) -> Path:
         """The best model."""
         return self.path / "model.keras"
+
+    def require_model(self) -> None:
+        """Raise InputError if there is no best model."""
+        if not exists(self.path):
+            raise InputError(f"{self.path}: no such run folder")
+        if not self.path.is_dir():
+            raise InputError(f"{self.path}: a file, not a run folder")
+        if not exists(self.model):
+            raise InputError(
+                f"{self.model}: no such file; a run has one once its training is finished "
+                "(train --resume goes on with it)"
+            )
 
     @property
     def metrics(self) -> Path:

@@ -43,8 +43,8 @@ class Request:
     out : Path, optional
         The run folder; a new one under ``runs/`` if left out.
     resume : bool
-        Go on with the run in `out`; or start it with `changes`, if there are any, where it was
-        stopped before there was anything to go on with.
+        Go on with the run in `out`; or start it, if `changes` names its data, where it was stopped
+        before there was anything to go on with.
     """
 
     changes: dict[str, Any]
@@ -137,7 +137,8 @@ def _goes_on(request: Request) -> bool:
         return False
     if request.out is None:
         raise InputError("--resume: name the run to go on with in --out")
-    return not (request.changes and is_vacant(request.out))
+    # Without a word about its data, a name that was mistyped would train on other data.
+    return "data" not in request.changes or not is_vacant(request.out)
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,11 @@ def _train(session: _Session) -> Result:
         communicator.close()
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
     reporter.message(_describe(plan, folder, session.device, communicator))
+    if plan.manifest is not None and rank == 0:
+        epoch = checkpoint.progress.epoch if checkpoint is not None else 0
+        reporter.message(
+            f"going on after epoch {epoch}" if epoch else "no checkpoint yet: from the start"
+        )
     reason = why_not_compiled()
     if reason is not None:
         reporter.message(f"the first layer uses TensorFlow's own operations: {reason}")
@@ -302,6 +308,6 @@ def _describe(plan: Plan, folder: RunFolder, device: str, communicator: Communic
     )
     return (
         f"training {plan.settings.model} on {plan.batching.examples:,} sequences of "
-        f"{plan.dataset.length} bp: {ranks}, "
+        f"{plan.dataset.length} bp in {plan.dataset.path}: {ranks}, "
         f"global batch {plan.batching.global_batch}; run folder {folder.path}"
     )

@@ -18,6 +18,10 @@ COMPRESSIONS = ("none", "fp16")
 # A run that is resumed may change these; all others decide what it computes.
 CHANGEABLE = frozenset({"epochs", "patience", "threads", "stall_timeout", "strategy", "data"})
 
+# Exact as floating-point numbers, and more than anybody lives to see.
+_LARGEST = 10**15
+# Scaled with the global batch it still is a float32.
+_LARGEST_RATE = 1e30
 # More than any machine has cores for one rank.
 _MOST_THREADS = 1024
 
@@ -93,12 +97,17 @@ class TrainSettings:
         ):
             if value is not None and not value >= least:
                 raise InputError(f"{option}: must be at least {least}, got {value}")
+            if value is not None and option != "--seed" and value > _LARGEST:
+                raise InputError(f"{option}: must be at most {_LARGEST:g}, got {value}")
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise InputError(
                 f"--threads: must lie between 1 and {_MOST_THREADS}, got {self.threads}"
             )
-        if not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"--learning-rate: must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= _LARGEST_RATE:
+            raise InputError(
+                f"--learning-rate: must be above 0 and at most {_LARGEST_RATE:g}, got "
+                f"{self.learning_rate}"
+            )
 
     def to_yaml(self, ranks: int) -> str:
         """Return the settings as YAML, named as the flags are: a file for ``--config``.

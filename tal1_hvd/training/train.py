@@ -256,7 +256,7 @@ def _epoch(
     if not np.isfinite(row["train_loss"]) or not np.isfinite(row["validation_loss"]):
         raise AgreedError(
             f"--learning-rate: the loss is not finite any more in epoch {row['epoch']}; "
-            f"choose a lower one than {trainer.settings.learning_rate:g}"
+            f"choose a lower one than {trainer.settings.learning_rate:g}, and another --out"
         )
     progress = progress.after_epoch(row, time.perf_counter() - began)
     if progress.best_epoch == progress.epoch:
