@@ -58,6 +58,7 @@ TRAININGS = [
     bad("train seed below zero", f"{TRAIN} --seed -1", "--seed"),
     bad("no threads", f"{TRAIN} --threads 0", "--threads"),
     bad("no patience", f"{TRAIN} --patience 0", "--patience"),
+    bad("cache below zero", f"{TRAIN} --cache-mb -1", "--cache-mb"),
     bad("warmup huge", f"{TRAIN} --warmup-examples 1{'0' * 400}", "--warmup-examples", "at most"),
     bad("rate huge", f"{TRAIN} --learning-rate 1e39", "--learning-rate", "at most"),
     bad("timeout below zero", f"{TRAIN} --stall-timeout -1", "--stall-timeout"),
@@ -86,7 +87,7 @@ TRAININGS = [
 
 RESUMES = [
     bad("resume nameless", "train --resume", "--out"),
-    bad("resume nothing", "train --out new --resume", "new: no run to resume", "start it again"),
+    bad("resume nothing", "train --out new --resume", "new: no run to resume", "--data"),
     bad("resume a dataset", "train --out data --resume", "data: no run to resume"),
     bad("resume into a dataset", "train --data data --out data --resume", "data: no run to resume"),
     bad("resume long name", f"train --out {LONG_NAME} --resume", "File name too long"),

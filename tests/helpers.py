@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tal1_hvd.data.dataset import create_dataset
+from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.errors import InputError
 
 
@@ -47,7 +47,7 @@ def make_data(
     rng = np.random.default_rng(1)
     count = len(splits)
     with create_dataset(path, count, length) as writer:
-        writer.sequences[:] = rng.integers(0, 4, writer.sequences.shape, dtype=np.uint8)
+        writer.put(0, rng.integers(0, 4, (len(splits), length), dtype=np.uint8))
         writer.finish(
             labels=np.arange(count) % 2 if labels is None else np.array(labels),
             splits=np.array(splits),

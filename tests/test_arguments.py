@@ -313,6 +313,7 @@ train_settings = st.builds(
     precision=st.sampled_from(["float32", "float64", "mixed"]),
     shuffle=st.sampled_from(["global", "shard"]),
     compression=st.sampled_from(["none", "fp16"]),
+    cache_mb=st.integers(0, 10**6),
     stall_timeout=st.floats(0, 1e6),
 )
 

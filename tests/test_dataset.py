@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tal1_hvd import __version__
-from tal1_hvd.data.dataset import Site, create_dataset, open_dataset
+from tal1_hvd.data.dataset import Site, open_dataset
+from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.encoding import decode, encode
 from tal1_hvd.data.files import sha256
 from tests.helpers import names, refused
@@ -34,7 +35,7 @@ def make(out, **changes):
     } | changes
     with create_dataset(out, 4, 5) as writer:
         for row, sequence in enumerate(SEQUENCES):
-            writer.sequences[row] = encode(sequence)
+            writer.put(row, encode(sequence)[None])
         writer.finish(**options)
     return out
 
@@ -150,7 +151,7 @@ def test_empty_folder_is_filled(tmp_path):
 
 def test_failure_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), create_dataset(tmp_path / "data", 4, 5) as writer:
-        writer.sequences[:] = 0
+        writer.put(0, np.zeros((4, 5), dtype=np.uint8))
         raise RuntimeError
     with pytest.raises(TypeError, match="JSON"):
         make(tmp_path / "data", parameters={"path": tmp_path})

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from simdna import synthetic
 
-from tal1_hvd.data.dataset import Site, create_dataset, open_dataset
+from tal1_hvd.data.dataset import Site, open_dataset
+from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.encoding import encode
 from tal1_hvd.data.exporting import export_dataset
 from tal1_hvd.data.fasta import read_fasta
@@ -29,7 +30,7 @@ SITES = [
 def dataset(tmp_path):
     with create_dataset(tmp_path / "data", 4, 5) as writer:
         for row, sequence in enumerate(SEQUENCES):
-            writer.sequences[row] = encode(sequence)
+            writer.put(row, encode(sequence)[None])
         writer.finish(
             labels=np.array([1, 1, 0, 0]),
             splits=np.array([0, 1, 0, 2]),

@@ -127,7 +127,7 @@ class TestResume:
         [
             {"epochs": 9},
             {"epochs": 2, "patience": 1},
-            {"threads": 2, "stall_timeout": 0.0},
+            {"threads": 2, "stall_timeout": 0.0, "cache_mb": 0},
             {"strategy": "horovod"},
             {"data": "moved/data"},
             {"seed": 3, "model": "paper"},

@@ -16,7 +16,8 @@ import tensorflow as tf
 import yaml
 
 from tal1_hvd._version import __version__
-from tal1_hvd.data.dataset import create_dataset, open_dataset
+from tal1_hvd.data.dataset import open_dataset
+from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.splits import stratified_split
 from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.errors import InputError
@@ -257,11 +258,29 @@ class TestSettings:
             train_run(tmp_path / "run", learning_rate=1e30)
         assert not (tmp_path / "run" / "metrics.json").exists()
 
+    def test_shards_and_the_cache_change_no_bit(self, train_run, learnable_data, tmp_path):
+        dataset = open_dataset(learnable_data)
+        length = dataset.length
+        with create_dataset(tmp_path / "data", len(dataset), length, 70 * length) as writer:
+            writer.put(0, dataset.sequences)
+            writer.finish(
+                labels=dataset.labels,
+                splits=dataset.splits,
+                ids=dataset.ids(),
+                task="imported",
+                parameters={},
+                seed=0,
+            )
+        whole = train_run(epochs=2)
+        for cache_mb in (0, 1):
+            data = str(tmp_path / "data")
+            assert_same_results(train_run(data=data, cache_mb=cache_mb, epochs=2), whole)
+
     def test_no_test_split(self, train_run, tmp_path):
         rng = np.random.default_rng(0)
         labels = np.arange(40) % 2
         with create_dataset(tmp_path / "data", 40, 60) as writer:
-            writer.sequences[:] = rng.integers(0, 5, (40, 60))
+            writer.put(0, rng.integers(0, 5, (40, 60)))
             writer.finish(
                 labels=labels,
                 splits=np.minimum(stratified_split(labels, 0), 1),

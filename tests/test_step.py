@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tal1_hvd.data.encoding import UNKNOWN
 from tal1_hvd.distributed.communicator import SingleProcess
 from tal1_hvd.distributed.optimizer import DistributedOptimizer
 from tal1_hvd.models.paper import paper
-from tal1_hvd.training.step import Passes, compile_steps, gather
+from tal1_hvd.training.step import Passes, compile_steps, gather, read_ahead
 
 LENGTH, BATCH = 80, 6
 
@@ -218,3 +220,30 @@ class TestGather:
         passes = gather(mapped, self.labels, self.rows, batches)
         assert passes.codes[0, 1].tolist() == [UNKNOWN] * 3
         np.testing.assert_array_equal(mapped, self.sequences)
+
+
+class TestReadAhead:
+    def test_values_come_in_order(self):
+        assert list(read_ahead(lambda x: 2 * x, range(50))) == list(range(0, 100, 2))
+        assert list(read_ahead(len, [])) == []
+
+    def test_next_is_read_while_one_is_used(self):
+        """The second is read before the first is done with; the third is not."""
+        was_read = [threading.Event() for _ in range(3)]
+        values = read_ahead(lambda x: was_read[x].set(), range(3))
+        next(values)
+        assert was_read[1].wait(60)
+        assert not was_read[2].is_set()
+        values.close()
+        assert not was_read[2].is_set()
+
+    def test_error_comes_in_its_turn(self):
+        values = read_ahead(lambda x: 1 // x, [1, 0, 1])
+        assert next(values) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(values)
+
+    def test_leaves_no_thread(self):
+        before = threading.active_count()
+        list(read_ahead(str, range(3)))
+        assert threading.active_count() == before

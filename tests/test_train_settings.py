@@ -24,6 +24,7 @@ OTHER = TrainSettings(
     precision="mixed",
     shuffle="shard",
     compression="fp16",
+    cache_mb=7,
     stall_timeout=0.5,
 )
 
@@ -44,6 +45,7 @@ def test_defaults_are_the_published_experiments():
         {"batch_size": 1},
         {"seed": 0},
         {"warmup_examples": 0},
+        {"cache_mb": 0},
         {"stall_timeout": 0},
         {"patience": None},
         {"patience": 1},
@@ -67,6 +69,7 @@ def test_limits_are_allowed(given):
         ({"seed": -1}, "--seed: must be at least 0, got -1"),
         ({"threads": 0}, "--threads: must lie between 1 and 1024, got 0"),
         ({"patience": 0}, "--patience: must be at least 1, got 0"),
+        ({"cache_mb": -1}, "--cache-mb: must be at least 0, got -1"),
         ({"stall_timeout": -1.5}, "--stall-timeout: must be at least 0, got -1.5"),
         ({"stall_timeout": float("nan")}, "--stall-timeout: must be at least 0, got nan"),
         ({"learning_rate": 0.0}, "--learning-rate: must be above 0 and at most 1e+30, got 0.0"),

@@ -119,6 +119,13 @@ def add_arguments(parser: Parser) -> None:
     )
     add_setting(
         parser,
+        "--cache-mb",
+        d.cache_mb,
+        "sequences a rank may keep in memory; more are read from disk each time",
+        metavar="MB",
+    )
+    add_setting(
+        parser,
         "--stall-timeout",
         d.stall_timeout,
         "end the job when a rank gives no sign of life for so long; 0: never",

@@ -1,4 +1,4 @@
-"""The dataset folder: written whole or not at all, opened as memory maps, checked by checksums.
+"""The dataset folder: opened as memory maps, checked by checksums.
 
 ::
 
@@ -8,15 +8,16 @@
     splits.npy      uint8, shape=(n,), 0 train, 1 validation, 2 test
     ids.txt         one id a line
     sites.bed       simulated data: sequence id, start, end, motif, 0, strand (0-based half-open)
+
+Big ones hold ``dataset.json`` and, in ``shards/00000``, ``shards/00001`` and so on, the other files
+for a part of the rows each.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +25,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal1_hvd._version import __version__
-from tal1_hvd.data.encoding import ALPHABET
-from tal1_hvd.data.files import atomic_folder, exists, sha256
+from tal1_hvd.data.files import exists, sha256
+from tal1_hvd.data.rows import StoredRows
 from tal1_hvd.errors import InputError
 
 FORMAT_VERSION = 1
 _CHECKED = ("sequences.npy", "labels.npy", "splits.npy", "ids.txt")
 SPLITS = {"train": 0, "validation": 1, "test": 2}
+# MB of sequences that a process may keep in memory, beside the 600 that TensorFlow takes.
+CACHE_MB = 512
 
 
 class Site(NamedTuple):
@@ -52,14 +55,17 @@ class Dataset:
     path : Path
     description : dict
         What `dataset.json` holds.
-    sequences : np.ndarray, shape=(n, length), dtype=uint8
-        A memory map.
+    folders : tuple of Path
+        Where its arrays are: `path` itself, or its shards.
+    sequences : np.ndarray or StoredRows, shape=(n, length), dtype=uint8
+        A memory map; rows of several files or of one that is too big for it.
     labels, splits : np.ndarray, shape=(n,), dtype=uint8
     """
 
     path: Path
     description: dict[str, Any]
-    sequences: np.ndarray
+    folders: tuple[Path, ...]
+    sequences: np.ndarray | StoredRows
     labels: np.ndarray
     splits: np.ndarray
 
@@ -76,8 +82,12 @@ class Dataset:
         """SHA-256 over the checksums of the arrays: equal where the data is."""
         import hashlib
 
-        files = self.description["sha256"]
-        joined = "".join(files[name] for name in ("sequences.npy", "labels.npy", "splits.npy"))
+        checksums = self.description["sha256"]
+        joined = "".join(
+            checksums[_name(self.path, folder / f"{array}.npy")]
+            for folder in self.folders
+            for array in ("sequences", "labels", "splits")
+        )
         return hashlib.sha256(joined.encode()).hexdigest()
 
     def rows(self, split: str) -> np.ndarray:
@@ -98,117 +108,25 @@ class Dataset:
 
     def ids(self) -> list[str]:
         """Return the id of every sequence, in row order."""
-        return (self.path / "ids.txt").read_text(encoding="utf-8").splitlines()
+        return [name for folder in self.folders for name in _read_ids(folder / "ids.txt")]
 
     def sites(self) -> list[Site]:
-        """Return the planted sites; empty where the data was not simulated."""
-        path = self.path / "sites.bed"
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as handle:
-            fields = (line.rstrip("\n").split("\t") for line in handle)
-            return [Site(f[0], int(f[1]), int(f[2]), f[3], f[5]) for f in fields]
+        """Return the planted sites, in row order; empty where the data was not simulated."""
+        sites: list[Site] = []
+        for path in [folder / "sites.bed" for folder in self.folders]:
+            if path.exists():
+                with path.open(encoding="utf-8") as handle:
+                    fields = (line.rstrip("\n").split("\t") for line in handle)
+                    sites += [Site(f[0], int(f[1]), int(f[2]), f[3], f[5]) for f in fields]
+        return sites
 
 
-@dataclass(frozen=True)
-class DatasetWriter:
-    """A dataset being made: fill `sequences`, then call `finish` once.
-
-    Attributes
-    ----------
-    folder : Path
-        Where the files go until they are complete.
-    sequences : np.memmap, shape=(n, length), dtype=uint8
-    """
-
-    folder: Path
-    sequences: np.memmap
-
-    def finish(
-        self,
-        *,
-        labels: np.ndarray,
-        splits: np.ndarray,
-        ids: Sequence[str],
-        task: str,
-        parameters: dict[str, Any],
-        seed: int,
-        sites: Iterable[Site] | None = None,
-    ) -> None:
-        """Write everything but the sequences, and the description with all checksums.
-
-        Parameters
-        ----------
-        labels, splits : np.ndarray, shape=(n,)
-        ids : sequence of str, length n
-            Distinct, without white space.
-        task : str
-        parameters : dict
-            All that made the data, JSON values.
-        seed : int
-        sites : iterable of Site, optional
-        """
-        self.sequences.flush()
-        np.save(self.folder / "labels.npy", labels.astype(np.uint8))
-        np.save(self.folder / "splits.npy", splits.astype(np.uint8))
-        (self.folder / "ids.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
-        if sites is not None:
-            with (self.folder / "sites.bed").open("w", encoding="utf-8") as handle:
-                handle.writelines(
-                    f"{s.sequence_id}\t{s.start}\t{s.end}\t{s.motif}\t0\t{s.strand}\n"
-                    for s in sites
-                )
-        files = sorted(path for path in self.folder.iterdir())
-        description = {
-            "format_version": FORMAT_VERSION,
-            "tool_version": __version__,
-            "task": task,
-            "parameters": parameters,
-            "seed": seed,
-            "alphabet": ALPHABET,
-            "length": self.sequences.shape[1],
-            "count": len(labels),
-            "positives": int(np.sum(labels)),
-            "negatives": int(len(labels) - np.sum(labels)),
-            "splits": {name: int(np.sum(splits == code)) for name, code in SPLITS.items()},
-            "sha256": {path.name: sha256(path) for path in files},
-        }
-        (self.folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
+def shard_folder(path: Path, number: int) -> Path:
+    """Return a shard's folder, from 0."""
+    return path / "shards" / f"{number:05d}"
 
 
-@contextmanager
-def create_dataset(out: str | Path, count: int, length: int) -> Iterator[DatasetWriter]:
-    """Make a dataset folder that appears under its name only once it is complete.
-
-    Parameters
-    ----------
-    out : str or Path
-        Must not exist, or be an empty folder.
-    count : int
-        Number of sequences.
-    length : int
-        Length of every sequence in bp.
-
-    Yields
-    ------
-    DatasetWriter
-
-    Raises
-    ------
-    InputError
-        `out` exists or cannot be written.
-    """
-    with atomic_folder(Path(out)) as folder:
-        sequences = np.lib.format.open_memmap(
-            folder / "sequences.npy", mode="w+", dtype=np.uint8, shape=(count, length)
-        )
-        # A full disk is met here; writing into a map of a hole would end the process.
-        with (folder / "sequences.npy").open("r+b") as handle:
-            os.posix_fallocate(handle.fileno(), 0, sequences.offset + sequences.nbytes)
-        yield DatasetWriter(folder, sequences)
-
-
-def open_dataset(path: str | Path, *, verify: bool = True) -> Dataset:
+def open_dataset(path: str | Path, *, verify: bool = True, cache_mb: int = CACHE_MB) -> Dataset:
     """Open a dataset folder; its sequences stay on disk until they are used.
 
     Parameters
@@ -216,6 +134,9 @@ def open_dataset(path: str | Path, *, verify: bool = True) -> Dataset:
     path : str or Path
     verify : bool
         Compare every file's SHA-256 with the one noted when it was made.
+    cache_mb : int
+        How much of the sequences may stay in memory once it has been read (1 MB is 1,000,000
+        bytes); the rest is read from disk each time.
 
     Returns
     -------
@@ -230,22 +151,21 @@ def open_dataset(path: str | Path, *, verify: bool = True) -> Dataset:
         raise InputError("--data: the name of the dataset folder is empty")
     path = Path(path)
     description = _read_description(path)
+    parts = _parts(path, description)
     if verify:
-        _verify(path, description["sha256"])
-    count, length = description["count"], description["length"]
+        _verify(path, parts, description["sha256"])
     dataset = Dataset(
         path=path,
         description=description,
-        sequences=_load(path / "sequences.npy", (count, length), mmap=True),
-        labels=_load(path / "labels.npy", (count,)),
-        splits=_load(path / "splits.npy", (count,)),
+        folders=tuple(parts),
+        sequences=_open_sequences(parts, description["length"], cache_mb),
+        labels=np.concatenate([_load(folder / "labels.npy", (n,)) for folder, n in parts.items()]),
+        splits=np.concatenate([_load(folder / "splits.npy", (n,)) for folder, n in parts.items()]),
     )
-    try:
-        ids = len(dataset.ids())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path / 'ids.txt'}: cannot be read: {error}") from None
-    if ids != count:
-        raise InputError(f"{path / 'ids.txt'}: expected {count} ids, got {ids}")
+    for folder, count in parts.items():
+        ids = len(_read_ids(folder / "ids.txt"))
+        if ids != count:
+            raise InputError(f"{folder / 'ids.txt'}: expected {count} ids, got {ids}")
     if dataset.labels.max(initial=0) > 1:
         raise InputError(f"{path / 'labels.npy'}: holds labels other than 0 and 1")
     if dataset.splits.max(initial=0) > max(SPLITS.values()):
@@ -277,17 +197,39 @@ def _read_description(path: Path) -> dict[str, Any]:
     for key, kind in wanted.items():
         if not isinstance(description.get(key), kind):
             raise InputError(f"{file}: {key!r} is missing or not of type {kind.__name__}")
-    for name in _CHECKED:
-        if not isinstance(description["sha256"].get(name), str):
-            raise InputError(f"{file}: has no SHA-256 of {name}; make the dataset again")
     if description["count"] < 1 or description["length"] < 1:
         raise InputError(f"{file}: the dataset holds no sequences")
+    shards = description.get("shards", [description["count"]])
+    if not isinstance(shards, list) or not all(type(rows) is int and rows > 0 for rows in shards):
+        raise InputError(f"{file}: 'shards' is not a list of numbers of rows")
+    if sum(shards) != description["count"]:
+        raise InputError(f"{file}: its shards hold {sum(shards)} rows, not {description['count']}")
+    for folder in _parts(path, description):
+        for name in _CHECKED:
+            if not isinstance(description["sha256"].get(_name(path, folder / name)), str):
+                missing = _name(path, folder / name)
+                raise InputError(f"{file}: has no SHA-256 of {missing}; make the dataset again")
     return description
 
 
-def _verify(path: Path, checksums: dict[str, str]) -> None:
-    for name, expected in checksums.items():
-        file = path / Path(name).name
+def _parts(path: Path, description: dict[str, Any]) -> dict[Path, int]:
+    """Return the folders that hold the arrays, and how many rows each."""
+    if "shards" not in description:
+        return {path: description["count"]}
+    return {shard_folder(path, k): rows for k, rows in enumerate(description["shards"])}
+
+
+def _name(path: Path, file: Path) -> str:
+    """Return what `dataset.json` calls a file of the dataset."""
+    return file.relative_to(path).as_posix()
+
+
+def _verify(path: Path, folders: Iterable[Path], checksums: dict[str, Any]) -> None:
+    for file in [folder / name for folder in folders for name in (*_CHECKED, "sites.bed")]:
+        if _name(path, file) not in checksums:
+            # Data that was not simulated has no sites.
+            continue
+        expected = checksums[_name(path, file)]
         try:
             found = sha256(file)
         except OSError as error:
@@ -297,6 +239,26 @@ def _verify(path: Path, checksums: dict[str, str]) -> None:
                 f"{file}: was changed after it was made (SHA-256 {found[:12]}, "
                 f"dataset.json says {str(expected)[:12]}); make the dataset again"
             )
+
+
+def _open_sequences(
+    parts: Mapping[Path, int], length: int, cache_mb: int
+) -> np.ndarray | StoredRows:
+    files = [folder / "sequences.npy" for folder in parts]
+    maps = [
+        _load(file, (count, length), mmap=True)
+        for file, count in zip(files, parts.values(), strict=True)
+    ]
+    if len(maps) == 1 and maps[0].nbytes <= cache_mb * 1_000_000:
+        return maps[0]
+    return StoredRows(files, cache_mb * 1_000_000)
+
+
+def _read_ids(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from None
 
 
 def _load(file: Path, shape: tuple[int, ...], mmap: bool = False) -> np.ndarray:

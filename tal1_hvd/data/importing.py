@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tal1_hvd.data.dataset import Site, create_dataset
+from tal1_hvd.data.dataset import Site
+from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.encoding import encode, fit_length
 from tal1_hvd.data.fasta import read_fasta
 from tal1_hvd.data.files import require_vacant
@@ -19,6 +20,9 @@ from tal1_hvd.data.splits import chromosome_split, stratified_split
 from tal1_hvd.errors import InputError
 
 DINUCLEOTIDE_SHUFFLE = "dinucleotide-shuffle"
+
+# Sequences that are written together.
+_AT_ONCE = 1000
 
 # chr1:100-200 anywhere in the header, as bedtools getfasta writes it; a strand may follow.
 _LOCUS = re.compile(r"(?:^|[\s=:])([\w.]+):(\d+)-(\d+)(?![\d\w])")
@@ -112,8 +116,8 @@ def import_dataset(settings: ImportSettings, out: str | Path) -> Path:
     splits = _split(settings, examples, labels)
     length = len(examples[0].codes)
     with create_dataset(out, len(examples), length) as writer:
-        for row, example in enumerate(examples):
-            writer.sequences[row] = example.codes
+        for row in range(0, len(examples), _AT_ONCE):
+            writer.put(row, np.stack([e.codes for e in examples[row : row + _AT_ONCE]]))
         writer.finish(
             labels=labels,
             splits=splits,

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tal1_hvd.data.dataset import Site, create_dataset
+from tal1_hvd.data.dataset import Site
+from tal1_hvd.data.dataset_writer import DatasetWriter, create_dataset
 from tal1_hvd.data.files import require_vacant
 from tal1_hvd.data.splits import stratified_split
 from tal1_hvd.simulation.settings import SimulationSettings
@@ -81,15 +82,10 @@ def simulate(
     count = settings.positives + settings.negatives
     labels = np.repeat(np.uint8([1, 0]), [settings.positives, settings.negatives])
     blocks = list(_blocks(settings))
-    sites: list[Site] = []
     with create_dataset(out, count, settings.length) as writer, _workers(jobs, blocks) as run:
-        make = partial(_simulate_block, settings, planting, writer.folder / "sequences.npy")
-        made = run(make, blocks)
+        made = run(partial(_simulate_block, settings, planting, writer), blocks)
         # Other processes are at work by now, while this one imports what splits.
         splits = stratified_split(labels, settings.seed)
-        for block, found in zip(blocks, made, strict=True):
-            sites += found
-            progress(block.count)
         writer.finish(
             labels=labels,
             splits=splits,
@@ -97,7 +93,7 @@ def simulate(
             task=settings.task,
             parameters=asdict(settings),
             seed=settings.seed,
-            sites=sites,
+            sites=_sites(blocks, made, progress),
         )
     return out
 
@@ -111,6 +107,15 @@ def sequence_id(label: int, index: int) -> str:
     ('positive_7', 'negative_0')
     """
     return f"{'positive' if label else 'negative'}_{index}"
+
+
+def _sites(
+    blocks: Iterable[_Block], made: Iterable[list[Site]], progress: Callable[[int], None]
+) -> Iterator[Site]:
+    """Yield the sites of all blocks as these are finished."""
+    for block, found in zip(blocks, made, strict=True):
+        yield from found
+        progress(block.count)
 
 
 def _numbered(settings: SimulationSettings) -> Iterator[tuple[int, int]]:
@@ -146,9 +151,9 @@ def _workers(jobs: int, blocks: list[_Block]) -> Iterator[Callable[..., Iterable
 
 
 def _simulate_block(
-    settings: SimulationSettings, planting: Planting, target: Path, block: _Block
+    settings: SimulationSettings, planting: Planting, writer: DatasetWriter, block: _Block
 ) -> list[Site]:
-    """Write a block's sequences into the rows of `target` that are its own; return its sites."""
+    """Make a block's sequences, have them written, and return its sites."""
     import simdna
     from simdna.synthetic import EmbedInABackground, GenerateSequenceNTimes, StringEmbeddable
 
@@ -162,7 +167,7 @@ def _simulate_block(
     generator = GenerateSequenceNTimes(
         EmbedInABackground(background, positives if block.label else negatives), block.count
     )
-    sequences = np.load(target, mmap_mode="r+")
+    codes = np.empty((block.count, settings.length), dtype=np.uint8)
     sites: list[Site] = []
     # simdna draws from a random state of its own module, and prints when it retries a position.
     state = simdna.random.get_state()
@@ -171,7 +176,7 @@ def _simulate_block(
         with contextlib.redirect_stdout(io.StringIO()):
             for i, generated in enumerate(generator.generateSequences()):
                 letters = np.frombuffer(generated.seq.encode(), dtype=np.uint8)
-                sequences[block.first_row + i] = _LETTER_TO_CODE[letters]
+                codes[i] = _LETTER_TO_CODE[letters]
                 name = sequence_id(block.label, block.index * _BLOCK + i)
                 sites += [
                     _site(name, embedding)
@@ -180,7 +185,7 @@ def _simulate_block(
                 ]
     finally:
         simdna.random.set_state(state)
-    sequences.flush()
+    writer.put(block.first_row, codes)
     return sites
 
 

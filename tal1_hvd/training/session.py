@@ -123,7 +123,7 @@ def make_plan(
         data = manifest["dataset"]["path"]
     if data is None:
         data = cached_dataset(SimulationSettings(), reporter.message)
-    dataset = open_dataset(data, verify=verify)
+    dataset = open_dataset(data, verify=verify, cache_mb=settings.cache_mb)
     if manifest and manifest["dataset"]["fingerprint"] != dataset.fingerprint:
         raise InputError(f"--data: {data} is not the dataset that the run was started with")
     return Plan(

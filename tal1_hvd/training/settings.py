@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tal1_hvd.data.dataset import CACHE_MB
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 
@@ -16,7 +17,9 @@ SHUFFLES = ("global", "shard")
 COMPRESSIONS = ("none", "fp16")
 
 # A run that is resumed may change these; all others decide what it computes.
-CHANGEABLE = frozenset({"epochs", "patience", "threads", "stall_timeout", "strategy", "data"})
+CHANGEABLE = frozenset(
+    {"epochs", "patience", "threads", "stall_timeout", "strategy", "data", "cache_mb"}
+)
 
 # Exact as floating-point numbers, and more than anybody lives to see.
 _LARGEST = 10**15
@@ -56,6 +59,9 @@ class TrainSettings:
     shuffle : {"global", "shard"}
     compression : {"none", "fp16"}
         Of gradients on their way between ranks.
+    cache_mb : int
+        How much of the sequences a rank may keep in memory (1 MB is 1,000,000 bytes); the rest is
+        read from disk whenever it is used.
     stall_timeout : float
         Seconds without a sign of life after which a rank counts as stalled; 0 turns the watch off.
     """
@@ -74,6 +80,7 @@ class TrainSettings:
     precision: str = "float32"
     shuffle: str = "global"
     compression: str = "none"
+    cache_mb: int = CACHE_MB
     stall_timeout: float = 60.0
 
     def __post_init__(self) -> None:
@@ -93,6 +100,7 @@ class TrainSettings:
             ("--warmup-examples", self.warmup_examples, 0),
             ("--seed", self.seed, 0),
             ("--patience", self.patience, 1),
+            ("--cache-mb", self.cache_mb, 0),
             ("--stall-timeout", self.stall_timeout, 0),
         ):
             if value is not None and not value >= least:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import keras
 import numpy as np
@@ -11,6 +13,10 @@ import tensorflow as tf
 
 from tal1_hvd.data.batches import EpochBatches
 from tal1_hvd.data.encoding import UNKNOWN
+from tal1_hvd.data.rows import StoredRows
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class Passes(NamedTuple):
@@ -46,13 +52,13 @@ class Totals(NamedTuple):
 
 
 def gather(
-    sequences: np.ndarray, labels: np.ndarray, rows: np.ndarray, batches: EpochBatches
+    sequences: np.ndarray | StoredRows, labels: np.ndarray, rows: np.ndarray, batches: EpochBatches
 ) -> Passes:
     """Read the rows of some batches.
 
     Parameters
     ----------
-    sequences : np.ndarray, shape=(n, length), dtype=uint8
+    sequences : np.ndarray or StoredRows, shape=(n, length), dtype=uint8
         May be a memory map: only this rank's rows are read.
     labels : np.ndarray, shape=(n,), dtype=uint8
     rows : np.ndarray, shape=(n_train,), dtype=int64
@@ -68,6 +74,18 @@ def gather(
     codes = sequences[chosen]
     codes[~present] = UNKNOWN
     return Passes(codes, labels[chosen], present, batches.counts)
+
+
+def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+    """Yield ``read(item)`` for every item; a thread reads the next while one is used."""
+    pending: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        for item in items:
+            pending.append(reader.submit(read, item))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def compile_steps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -26,7 +27,7 @@ from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.schedule import ScaledWarmup
 from tal1_hvd.training.settings import TrainSettings
-from tal1_hvd.training.step import Totals, compile_steps, gather
+from tal1_hvd.training.step import Totals, compile_steps, gather, read_ahead
 from tal1_hvd.training.tensorboard import TensorBoardLog
 
 # Passes in one graph call: enough that the call costs nothing, few enough that progress shows...
@@ -123,15 +124,16 @@ class Trainer:
         dict
             Mean loss in nats and accuracy while training, over the examples of all ranks.
         """
-        rows = self.dataset.rows("train")
+        dataset, rows = self.dataset, self.dataset.rows("train")
+        chunks = self.batching.epoch(epoch).chunks(self.passes_a_call)
+        read = partial(gather, dataset.sequences, dataset.labels, rows)
         loss, correct, passed, told = 0.0, 0, 0, 0
-        for chunk in self.batching.epoch(epoch).chunks(self.passes_a_call):
-            passes = gather(self.dataset.sequences, self.dataset.labels, rows, chunk)
+        for passes in read_ahead(read, chunks):
             totals = self.steps(*passes)
             loss += float(totals.loss)
             correct += int(totals.correct)
             # Every pass of a step carries the step's count.
-            passed += int(chunk.counts.sum())
+            passed += int(passes.counts.sum())
             done = passed // self.settings.accumulation
             advance(done - told)
             told = done
