@@ -44,7 +44,7 @@ def test_train_says_what_it_does(flow):
     if why_not_compiled() is not None:
         assert why_not_compiled() in epochs.pop(0)
     assert re.fullmatch(
-        r"tal1-hvd: training paper on 280 sequences of 120 bp: 1 rank, .+, "
+        r"tal1-hvd: training paper on 280 sequences of 120 bp in data: 1 rank, .+, "
         r"global batch 64; run folder run",
         first,
     )

@@ -65,7 +65,7 @@ def test_check_proves_the_installation() -> None:
 @pytest.mark.parametrize(
     ("flags", "meaning"),
     [
-        (["--batch-size", "300"], "more than a rank's 280 training examples"),
+        (["--batch-size", "300"], "more than a rank's 280 of 560 training examples"),
         (["--data", "nowhere"], "nowhere: no such dataset folder"),
         (["--epochs", "0"], "--epochs: must be at least 1"),
     ],

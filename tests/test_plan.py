@@ -19,7 +19,7 @@ from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
 def make_dataset(path, train=100, validation=10, test=5):
     splits = np.repeat(np.uint8([0, 1, 2]), [train, validation, test])
     count = len(splits)
-    return Dataset(path, {}, np.zeros((count, 50), np.uint8), splits % 2, splits)
+    return Dataset(path, {}, (path,), np.zeros((count, 50), np.uint8), splits % 2, splits)
 
 
 class TestBatches:
