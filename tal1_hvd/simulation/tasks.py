@@ -15,7 +15,6 @@ from simdna.synthetic import (
     EmbeddableEmbedder,
     InsideCentralBp,
     PairEmbeddableGenerator,
-    PwmSampler,
     RandomSubsetOfEmbedders,
     RepeatedEmbedder,
     ReverseComplementWrapper,
@@ -25,6 +24,7 @@ from simdna.synthetic import (
 )
 
 from tal1_hvd.errors import InputError
+from tal1_hvd.simulation.pwm_sampler import QuickPwmSampler
 from tal1_hvd.simulation.settings import SimulationSettings
 
 Embedders = list[AbstractEmbedder]
@@ -60,7 +60,7 @@ def embedders(settings: SimulationSettings, motifs: Sequence[PWM]) -> Planting:
 
 
 def _site(motif: PWM) -> ReverseComplementWrapper:
-    return ReverseComplementWrapper(PwmSampler(motif))
+    return ReverseComplementWrapper(QuickPwmSampler(motif))
 
 
 def _anywhere(motif: PWM) -> SubstringEmbedder:
