@@ -41,19 +41,20 @@ def test_time_of_epochs_alone(monkeypatch):
     def train(name):
         def timing(epochs):
             accuracy = [0.5, 0.96] if name == "1 rank" else [0.5, 0.6]
-            return Timing(7.0 + rates[name] * epochs, 100.0 * epochs, accuracy, [1.0, 2.0])
+            elapsed = [rates[name] * (epoch + 1) for epoch in range(epochs)]
+            return Timing(7.0 + rates[name] * epochs, 100.0 * epochs, accuracy, elapsed)
 
         return timing
 
     monkeypatch.setattr(contest, "contestants", lambda plan: {n: train(n) for n in rates})
     rows = contest.run(plan(), told.append)
-    assert len(told) == len(rows) == 6
+    assert len(told) == 2 * len(rows) == 12
     assert [row["contestant"] for row in rows[:3]] == list(rates)
     assert [row["repeat"] for row in rows] == [1, 1, 1, 2, 2, 2]
     assert rows[0]["microseconds"] == pytest.approx(2000)
     assert rows[2]["examples_per_second"] == pytest.approx(20_000)
     assert rows[1]["seconds"] == pytest.approx(7.6)
-    assert [row["seconds_to_target"] for row in rows[:3]] == [None, 2.0, None]
+    assert [row["seconds_to_target"] for row in rows[:3]] == [None, pytest.approx(0.2), None]
     assert rows[0]["peak_mb"] == 600
     found = summarise(rows, (1, 2))
     assert found[BASELINE]["efficiency"] is None
@@ -65,17 +66,24 @@ def test_time_of_epochs_alone(monkeypatch):
     assert found["2 ranks"]["seconds_to_target"] is None
 
 
-def test_too_little_to_measure(monkeypatch):
-    """Noise larger than the epochs' time costs that figure, not the whole benchmark."""
-    same = Timing(3.0, 100.0, [0.5], [1.0])
-    monkeypatch.setattr(contest, "contestants", lambda plan: {BASELINE: lambda epochs: same})
+@pytest.mark.parametrize(
+    "seconds", [{1: 3.0, 6: 3.0}, {1: 4.0, 6: 3.0}, {1: 1.0, 6: 3.0}, {1: 0.0, 6: 3.0 + 8.0}]
+)
+def test_too_little_to_measure(monkeypatch, seconds):
+    """Noise as large as the epochs' time costs that figure, not the whole benchmark."""
+
+    def train(epochs):
+        return Timing(seconds[epochs], 100.0, [0.5], [float(epoch + 1) for epoch in range(epochs)])
+
+    monkeypatch.setattr(contest, "contestants", lambda plan: {BASELINE: train})
     told = []
     rows = contest.run(plan(repeats=1), told.append)
-    assert "too little to measure" in told[1]
+    assert "does not count: 5 epochs more took" in told[2]
+    assert "5.0 s by its own" in told[2]
     assert rows[0]["microseconds"] is None
     found = summarise(rows, ())[BASELINE]
     assert found["microseconds"] is found["ratio"] is found["ratio_low"] is None
-    assert found["seconds"] == 3
+    assert found["seconds"] == seconds[6]
 
 
 def test_what_was_not_measured_is_left_out():

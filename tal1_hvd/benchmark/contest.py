@@ -101,30 +101,35 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     ----------
     plan : Plan
     tell : callable
-        Told of each training before it begins, and of what could not be measured.
+        Told of each training's time, and of what could not be measured.
 
     Returns
     -------
     list of dict
         A row for each repeat and contestant: `repeat`, `contestant`, `microseconds` a sequence and
-        `examples_per_second` (None where the machine's noise was larger than the epochs' time),
+        `examples_per_second` (None where the outside clock and the training's own disagree by more
+        than a factor of 2, because start-up took longer once than the other time),
         `seconds` (of the longer training, all in), `seconds_to_target` (validation accuracy as
         good as the best published; None if never), `peak_mb`.
     """
     rows = []
     for repeat in range(plan.repeats):
         for name, train in contestants(plan).items():
-            tell(
-                f"repeat {repeat + 1}/{plan.repeats}: {name}, {plan.less} and {plan.epochs} epochs"
-            )
-            short, long = train(plan.less), train(plan.epochs)
+            turn = f"repeat {repeat + 1}/{plan.repeats}: {name}"
+            short = train(plan.less)
+            tell(f"{turn}, {plan.less} epochs: {short.seconds:.1f} s")
+            long = train(plan.epochs)
+            tell(f"{turn}, {plan.epochs} epochs: {long.seconds:.1f} s")
             sequences = (plan.epochs - plan.less) * plan.examples
-            rate = (long.seconds - short.seconds) / sequences
-            measured = rate > 0
+            outside = long.seconds - short.seconds
+            inside = long.elapsed[-1] - long.elapsed[plan.less - 1]
+            measured = 0.5 < outside / inside < 2
+            rate = outside / sequences
             if not measured:
                 tell(
-                    f"{name} needed no longer for {plan.epochs} epochs than for {plan.less}: too "
-                    "little to measure; choose more --epochs, or a larger dataset"
+                    f"{turn} does not count: {plan.epochs - plan.less} epochs more took "
+                    f"{outside:.1f} s by the outside clock, {inside:.1f} s by its own; choose more "
+                    "--epochs, or a larger dataset, or a quieter machine"
                 )
             reached = np.flatnonzero(np.array(long.accuracy) >= TARGET_ACCURACY)
             rows.append(
