@@ -103,7 +103,7 @@ OPTIONS = {
         "--out": "(default: a new one under runs/)",
         "--resume": "",
         "--ranks": "",
-        "--threads": "(default: 1 among several ranks, one a core alone)",
+        "--threads": "(default: 1; with one rank, one a core)",
         "--patience": "(default: never)",
     },
     "evaluate": {

@@ -1,8 +1,8 @@
 """Measure how fast training is, against plain Keras with MirroredStrategy on the same data.
 
 The contestants train in turn, each for two numbers of epochs; the difference by the outside clock
-is the time of epochs alone, validation and checkpoints included. What counts are the ratios: they
-hold on a noisy machine too.
+is the time of epochs alone, validation and checkpoints included. What counts are the ratios within
+a turn. On 2 cores a turn takes about 5 minutes, most of it plain Keras.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def add_arguments(parser: Parser) -> None:
     )
     for flag, default, meaning in (
         ("--epochs", 60, "of the longer training"),
-        ("--less", 10, "epochs of the shorter one"),
+        ("--less", 10, "epochs of the shorter one, whose time is taken off"),
         ("--repeats", 3, "turns of each contestant"),
         ("--seed", 0, "of weights and shuffles"),
     ):
@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
         "--ranks",
         metavar="N|auto",
         default="auto",
-        help="of ours, beside 1; auto: one a core, at most 4 (default: auto)",
+        help="ours trains on 1 rank and on so many; auto: one a core, at most 4 (default: auto)",
     )
 
 

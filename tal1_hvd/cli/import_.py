@@ -57,7 +57,13 @@ def add_arguments(parser: Parser) -> None:
     add_setting(
         parser, "--valid-chroms", None, "chromosomes to validate on", nargs="+", metavar="CHROM"
     )
-    add_setting(parser, "--label", None, "label column of a .simdata file", metavar="NAME")
+    add_setting(
+        parser,
+        "--label",
+        None,
+        "which label column of a .simdata file counts, if there are several",
+        metavar="NAME",
+    )
     add_setting(parser, "--seed", 0, "random seed of shuffles and split")
 
 

@@ -30,11 +30,27 @@ def add_arguments(parser: Parser) -> None:
     )
     add_setting(parser, "--motif-file", None, "MEME or JASPAR file to take --motif from")
     add_setting(parser, "--length", d.length, "sequence length, bp", metavar="BP")
-    add_setting(parser, "--center", d.center, "central region of positives, bp", metavar="BP")
-    add_setting(parser, "--min-sites", d.min_sites, "fewest sites a sequence", metavar="N")
+    add_setting(
+        parser,
+        "--center",
+        d.center,
+        "central region that density-localization plants in, bp",
+        metavar="BP",
+    )
+    add_setting(
+        parser,
+        "--min-sites",
+        d.min_sites,
+        "fewest sites a sequence, where a task plants several",
+        metavar="N",
+    )
     add_setting(parser, "--max-sites", d.max_sites, "most sites a sequence", metavar="N")
-    add_setting(parser, "--min-spacing", d.min_spacing, "heterodimer's least gap", metavar="BP")
-    add_setting(parser, "--max-spacing", d.max_spacing, "heterodimer's largest gap", metavar="BP")
+    add_setting(
+        parser, "--min-spacing", d.min_spacing, "least gap of heterodimer-grammar", metavar="BP"
+    )
+    add_setting(
+        parser, "--max-spacing", d.max_spacing, "largest gap of heterodimer-grammar", metavar="BP"
+    )
     add_setting(parser, "--gc", d.gc, "GC fraction of the background", metavar="FRACTION")
     add_setting(parser, "--positives", d.positives, "number of positives", metavar="N")
     add_setting(parser, "--negatives", d.negatives, "number of negatives", metavar="N")

@@ -55,9 +55,13 @@ def add_arguments(parser: Parser) -> None:
     )
     add_setting(parser, "--model", d.model, models, choices=tuple(model_summaries()))
     add_setting(parser, "--epochs", d.epochs, "epochs", metavar="N")
-    add_setting(parser, "--batch-size", d.batch_size, "examples a rank and pass", metavar="N")
+    add_setting(parser, "--batch-size", d.batch_size, "examples of a rank's batch", metavar="N")
     add_setting(
-        parser, "--accumulation", d.accumulation, "passes whose gradients make a step", metavar="N"
+        parser,
+        "--accumulation",
+        d.accumulation,
+        "batches of a rank whose gradients are added up before an update",
+        metavar="N",
     )
     add_setting(
         parser,
@@ -77,7 +81,7 @@ def add_arguments(parser: Parser) -> None:
         parser,
         "--threads",
         None,
-        "compute threads a rank (default: 1 among several ranks, one a core alone)",
+        "compute threads a rank (default: 1; with one rank, one a core)",
         type=int,
         metavar="N",
     )
@@ -85,7 +89,7 @@ def add_arguments(parser: Parser) -> None:
         parser,
         "--strategy",
         d.strategy,
-        "auto: horovod where a launcher started this process, else single",
+        "auto: horovod under mpirun, horovodrun or srun, else single",
         choices=STRATEGIES,
     )
     add_setting(
@@ -100,21 +104,22 @@ def add_arguments(parser: Parser) -> None:
         parser,
         "--precision",
         d.precision,
-        "mixed computes in bfloat16",
+        "float64: ranks agree to 1e-9; mixed: computes in bfloat16, for hardware that has it",
         choices=tuple(PRECISIONS),
     )
     add_setting(
         parser,
         "--shuffle",
         d.shuffle,
-        "global: one permutation of all examples an epoch; shard: each rank keeps its examples",
+        "global: all examples anew each epoch, as on one rank; shard: each rank keeps its own "
+        "part, which it can hold in memory",
         choices=SHUFFLES,
     )
     add_setting(
         parser,
         "--compression",
         d.compression,
-        "of gradients between ranks",
+        "of gradients between ranks; fp16: half the bytes, rounded",
         choices=COMPRESSIONS,
     )
     add_setting(
