@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tal1_hvd.training.begin import Request
 from tal1_hvd.training.checkpoint import load_checkpoint
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.session import Request, Result, run_session
+from tal1_hvd.training.session import Result, run_session
 from tests.helpers import forget_launcher
 
 EPOCHS = 4

@@ -15,7 +15,7 @@ from tal1_hvd.cli import train as train_command
 from tal1_hvd.cli.arguments import Parser, add_setting
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.settings import SimulationSettings
-from tal1_hvd.training.settings import TrainSettings
+from tal1_hvd.training.settings import TrainSettings, read_settings
 
 properties = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -328,7 +328,7 @@ def test_settings_of_a_run_are_a_configuration_file(scratch, wanted):
     for key in ("config", "out", "resume", "ranks"):
         del found[key]
     assert TrainSettings(**found) == wanted
-    assert TrainSettings.from_yaml(scratch) == wanted
+    assert read_settings(scratch)[0] == wanted
 
 
 @properties

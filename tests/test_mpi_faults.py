@@ -86,6 +86,27 @@ def test_killed_before_its_first_checkpoint(
     assert_same_outcome(out, unbroken)
 
 
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_killed_before_ranks_meet(
+    launcher, ranks: str, small_data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """The run has its settings, and how many ranks shared its global batch, from the beginning."""
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", EPOCHS)[2:]
+    killed = run([*launcher, PROGRAMS / "stops.py", "killed", *flags])
+    assert killed.returncode != 0
+    assert [path.name for path in out.iterdir()] == ["config.yaml"]
+    command = [BIN / "tal1-hvd", "train", "--out", out, "--resume", "--ranks", ranks]
+    resumed = run(command)
+    assert resumed.returncode == 0, resumed.stderr
+    if ranks == "2":
+        assert_same_outcome(out, unbroken)
+    else:
+        found, expected = (json.loads((f / "metrics.json").read_text()) for f in (out, unbroken))
+        assert found["global_batch_size"] == expected["global_batch_size"]
+
+
 def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [BIN / "tal1-hvd", "train", "--ranks", "2"]
@@ -154,8 +175,8 @@ def test_a_rank_stopped_out_of_sight_of_others_is_named(
     assert job.returncode not in (0, 2)
     assert "rank 1 (host " in job.stderr
     assert "has been stopped (SIGSTOP) for" in job.stderr
-    assert out.exists() == (moment == "leaving")
-    resumed = run([*mpirun(2), *train_flags(small_data, out, "--epochs", "2", "--resume")])
+    assert (out / "metrics.json").exists() == (moment == "leaving")
+    resumed = run([*mpirun(2), "-m", "tal1_hvd.train", "--out", out, "--resume"])
     assert resumed.returncode == 0, resumed.stderr
-    said = "already finished" if moment == "leaving" else "no run to go on with yet; starting it"
-    assert said in resumed.stderr
+    assert ("already finished" in resumed.stderr) == (moment == "leaving")
+    assert (out / "metrics.json").exists()

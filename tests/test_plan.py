@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from tal1_hvd.data.dataset import Dataset
 from tal1_hvd.errors import InputError
-from tal1_hvd.training.manifest import read_manifest
-from tal1_hvd.training.plan import plan_batches, plan_resume
+from tal1_hvd.simulation.settings import SimulationSettings
+from tal1_hvd.training.begin import Request
+from tal1_hvd.training.plan import Goal, make_plan, plan_batches, plan_resume, read_goal
+from tal1_hvd.training.reporters import Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
 
@@ -78,30 +80,22 @@ class TestBatches:
         assert plan_batches(TrainSettings(), make_dataset(tmp_path, test=0), 0, 1).examples == 100
 
 
-MANIFEST = {
-    "world_size": 2,
-    "global_batch_size": 64,
-    "dataset": {"fingerprint": "abc"},
-    "more": [1],
-}
-
-
 class TestResume:
     before = TrainSettings(data="some/data", batch_size=16, accumulation=2, epochs=5, seed=3)
 
     @pytest.fixture
     def run(self, tmp_path):
         """Return a run of 2 ranks x 16 examples x 2 passes."""
-        return RunFolder.create(tmp_path / "run", self.before, MANIFEST).path
+        return RunFolder.create(tmp_path / "run", self.before, 2)
 
     def test_as_it_was(self, run):
-        assert plan_resume(run, {}, 2) == (self.before, MANIFEST)
+        assert plan_resume(run, {}, 2) == self.before
 
     @pytest.mark.parametrize(("size", "batch"), [(1, 32), (2, 16), (4, 8), (32, 1)])
     def test_global_batch_is_kept(self, run, size, batch):
-        after, _ = plan_resume(run, {}, size)
+        after = plan_resume(run, {}, size)
         assert after == dataclasses.replace(self.before, batch_size=batch)
-        assert plan_resume(run, {"batch_size": batch}, size)[0] == after
+        assert plan_resume(run, {"batch_size": batch}, size) == after
 
     @pytest.mark.parametrize(("size", "accumulation"), [(3, 2), (5, 1), (64, 2), (1, 7), (1, 128)])
     def test_global_batch_that_cannot_be_shared(self, run, size, accumulation):
@@ -110,7 +104,7 @@ class TestResume:
 
     @pytest.mark.parametrize(("accumulation", "batch"), [(1, 32), (4, 8), (32, 1)])
     def test_passes_may_change(self, run, accumulation, batch):
-        after, _ = plan_resume(run, {"accumulation": accumulation}, 2)
+        after = plan_resume(run, {"accumulation": accumulation}, 2)
         assert (after.accumulation, after.batch_size) == (accumulation, batch)
 
     @pytest.mark.parametrize("accumulation", [0, -1])
@@ -134,7 +128,7 @@ class TestResume:
         ],
     )
     def test_allowed(self, run, changes):
-        assert plan_resume(run, changes, 2)[0] == dataclasses.replace(self.before, **changes)
+        assert plan_resume(run, changes, 2) == dataclasses.replace(self.before, **changes)
 
     @pytest.mark.parametrize(
         ("changes", "text"),
@@ -162,11 +156,43 @@ class TestResume:
         with pytest.raises(InputError, match="--epochs: must be at least 1"):
             plan_resume(run, {"epochs": 0}, 2)
 
-    @pytest.mark.parametrize("name", [".", "nothing", "file"])
-    def test_no_run(self, tmp_path, name):
-        (tmp_path / "file").touch()
-        with pytest.raises(InputError, match="no run to resume here"):
-            plan_resume(tmp_path / name, {}, 1)
+    def test_shards_of_their_own(self, tmp_path):
+        run = RunFolder.create(tmp_path / "run", TrainSettings(shuffle="shard"), 2)
+        assert plan_resume(run, {}, 2).shuffle == "shard"
+        with pytest.raises(InputError, match=r"each of 2 ranks has examples of its own.*with 1"):
+            plan_resume(run, {}, 1)
+
+
+class TestGoal:
+    manifest: ClassVar = {"dataset": {"path": "where/it/was", "fingerprint": "abc"}, "more": [1]}
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        return RunFolder.create(tmp_path / "run", TrainSettings(epochs=3), 1)
+
+    def test_of_a_new_run(self):
+        goal = read_goal(Request({"data": "x", "seed": 2}), 1)
+        assert goal == Goal(TrainSettings(data="x", seed=2), "x", None)
+
+    def test_of_a_run_that_has_not_begun(self, run):
+        goal = read_goal(Request({}, run.path, resume=True), 1)
+        assert goal == Goal(TrainSettings(epochs=3), None, None)
+
+    def test_of_a_run_that_has(self, run):
+        run.write_manifest(self.manifest)
+        goal = read_goal(Request({}, run.path, resume=True), 1)
+        assert goal == Goal(TrainSettings(epochs=3), "where/it/was", self.manifest)
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_data_from_another_folder(self, tmp_path, there):
+        data = str(tmp_path if there else tmp_path / "gone")
+        run = RunFolder.create(tmp_path / "run", TrainSettings(data=data), 1)
+        run.write_manifest(self.manifest)
+        found = [
+            read_goal(Request(changes, run.path, resume=True), 1).data
+            for changes in ({}, {"data": "anew"})
+        ]
+        assert found == [data if there else "where/it/was", "anew"]
 
     @pytest.mark.parametrize(
         "text",
@@ -176,23 +202,41 @@ class TestResume:
             "[]",
             "null",
             "{}",
-            '{"global_batch_size": 64}',
-            '{"global_batch_size": null, "dataset": {"fingerprint": "abc"}}',
-            '{"global_batch_size": "64", "dataset": {"fingerprint": "abc"}}',
-            '{"global_batch_size": 64, "dataset": "abc"}',
-            '{"global_batch_size": 64, "dataset": {}}',
+            '{"dataset": {"fingerprint": "abc"}}',
+            '{"dataset": {"fingerprint": 1, "path": "x"}}',
+            '{"dataset": {"fingerprint": "abc", "path": null}}',
+            '{"dataset": "abc"}',
+            '{"dataset": {}}',
         ],
     )
     def test_damaged_manifest(self, run, text):
-        (run / "manifest.json").write_text(text)
+        run.manifest.write_text(text)
         with pytest.raises(InputError, match=r"manifest\.json: not a run's manifest"):
-            plan_resume(run, {}, 2)
+            read_goal(Request({}, run.path, resume=True), 1)
 
     def test_missing_manifest(self, run):
-        (run / "manifest.json").unlink()
+        run.write_manifest(self.manifest)
+        run.manifest.unlink()
         with pytest.raises(InputError, match=r"manifest\.json: not a run's manifest"):
-            read_manifest(run / "manifest.json")
+            read_goal(Request({}, run.path, resume=True), 1)
 
-    def test_manifest_is_read_as_it_is(self, run):
-        assert read_manifest(run / "manifest.json") == MANIFEST
-        assert json.loads((run / "manifest.json").read_text()) == MANIFEST
+
+class TestPlan:
+    def test_default_data_is_the_cached_one(self, learnable_data, monkeypatch):
+        asked = []
+
+        def cached(settings, say):
+            asked.append(settings)
+            return learnable_data
+
+        monkeypatch.setattr("tal1_hvd.training.plan.cached_dataset", cached)
+        plan = make_plan(Goal(TrainSettings(), None, None), 0, 1, Silent())
+        assert asked == [SimulationSettings()]
+        assert plan.goal.settings.data is None
+        assert plan.dataset.path == learnable_data
+
+    def test_other_data(self, learnable_data):
+        manifest = {"dataset": {"path": "x", "fingerprint": "abc"}}
+        goal = Goal(TrainSettings(), str(learnable_data), manifest)
+        with pytest.raises(InputError, match="is not the dataset that the run was started with"):
+            make_plan(goal, 0, 1, Silent())

@@ -12,7 +12,7 @@ import yaml
 
 from tal1_hvd.errors import InputError
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.settings import TrainSettings
+from tal1_hvd.training.settings import TrainSettings, read_settings
 from tests.helpers import names
 
 SETTINGS = TrainSettings(epochs=3, data="some/data")
@@ -20,33 +20,44 @@ SETTINGS = TrainSettings(epochs=3, data="some/data")
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder.create(
-        tmp_path / "runs" / "first", SETTINGS, {"started": "now", "world_size": 1}
-    )
+    """Return the folder of a run that has begun."""
+    folder = RunFolder.create(tmp_path / "runs" / "first", SETTINGS, 2)
+    folder.write_manifest({"started": "now"})
+    return folder
 
 
 class TestCreate:
     def test_contents(self, folder):
         assert names(folder.path) == ["checkpoints", "config.yaml", "manifest.json"]
         assert names(folder.path.parent) == ["first"]
-        assert TrainSettings.from_yaml(folder.config) == SETTINGS
-        assert json.loads(folder.manifest.read_text()) == {"started": "now", "world_size": 1}
+        assert read_settings(folder.config) == (SETTINGS, 2)
+        assert json.loads(folder.manifest.read_text()) == {"started": "now"}
         assert not names(folder.path / "checkpoints")
+
+    def test_begins_with_its_manifest(self, tmp_path):
+        folder = RunFolder.create(tmp_path / "run", SETTINGS, 1)
+        assert names(folder.path) == ["config.yaml"]
+        assert not folder.has_begun()
+        folder.write_manifest({})
+        assert folder.has_begun()
+        # Its manifest may get lost, as files do.
+        folder.manifest.unlink()
+        assert folder.has_begun()
 
     def test_empty_folder_is_taken(self, tmp_path):
         (tmp_path / "run").mkdir()
-        RunFolder.create(tmp_path / "run", SETTINGS, {"world_size": 1})
+        RunFolder.create(tmp_path / "run", SETTINGS, 1)
         assert (tmp_path / "run" / "config.yaml").exists()
 
     def test_nothing_is_overwritten(self, folder):
         with pytest.raises(InputError, match="exists already"):
-            RunFolder.create(folder.path, TrainSettings(), {"world_size": 1})
-        assert TrainSettings.from_yaml(folder.config) == SETTINGS
+            RunFolder.create(folder.path, TrainSettings(), 1)
+        assert read_settings(folder.config)[0] == SETTINGS
 
     def test_below_a_file(self, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="cannot be written"):
-            RunFolder.create(tmp_path / "file" / "run", SETTINGS, {"world_size": 1})
+            RunFolder.create(tmp_path / "file" / "run", SETTINGS, 1)
 
     def test_paths(self, folder):
         below = {
@@ -85,7 +96,7 @@ class TestLock:
             pass
 
     def test_another_run_is_free(self, folder, tmp_path):
-        other = RunFolder.create(tmp_path / "other", SETTINGS, {"world_size": 1})
+        other = RunFolder.create(tmp_path / "other", SETTINGS, 1)
         with folder.lock(), other.lock():
             pass
 

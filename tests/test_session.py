@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,11 +24,8 @@ from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.paper import paper
 from tal1_hvd.models.scoring import Scorer
-from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.training.checkpoint import load_checkpoint
-from tal1_hvd.training.reporters import Silent
-from tal1_hvd.training.session import Request, make_plan, new_run_path
-from tal1_hvd.training.settings import TrainSettings
+from tal1_hvd.training.settings import TrainSettings, read_settings
 from tests.sessions import DEFAULTS, EPOCHS, assert_same_results, files, history, predictions, state
 
 
@@ -52,7 +48,7 @@ class TestRunFolder:
         }
 
     def test_config_runs_it_again(self, trained, learnable_data):
-        settings = TrainSettings.from_yaml(trained.config)
+        settings = read_settings(trained.config)[0]
         assert settings == TrainSettings(**DEFAULTS, data=str(learnable_data))
         assert yaml.safe_load(trained.config.read_text())["batch-size"] == 32
 
@@ -225,7 +221,7 @@ class TestSettings:
         metrics = folder.read_metrics()
         assert (metrics["epochs"], metrics["best_epoch"]) == (3, 1)
         assert len(history(folder)) == 3
-        assert TrainSettings.from_yaml(folder.config).epochs == 50
+        assert read_settings(folder.config)[0].epochs == 50
 
     def test_two_passes_of_16_are_a_batch_of_32(self, train_run):
         whole = train_run(precision="float64", epochs=2)
@@ -297,7 +293,7 @@ class TestSettings:
 class TestRequest:
     def test_run_folder_exists(self, train_run, trained):
         before = files(trained)
-        with pytest.raises(AgreedError, match="exists already"):
+        with pytest.raises(InputError, match="exists already"):
             train_run(trained.path)
         assert files(trained) == before
 
@@ -311,10 +307,10 @@ class TestRequest:
         ],
     )
     def test_refused(self, train_run, tmp_path, changes, text):
-        with pytest.raises(AgreedError) as caught:
-            train_run(tmp_path / "run", **changes)
+        with pytest.raises(InputError) as caught:
+            train_run(tmp_path / "deep" / "run", **changes)
         assert str(caught.value).startswith(text)
-        assert not (tmp_path / "run").exists()
+        assert not (tmp_path / "deep").exists()
 
     def test_edited_data(self, train_run, learnable_data, tmp_path):
         shutil.copytree(learnable_data, tmp_path / "edited")
@@ -322,21 +318,3 @@ class TestRequest:
         np.save(tmp_path / "edited" / "labels.npy", 1 - labels)
         with pytest.raises(AgreedError, match=r"labels\.npy: was changed after it was made"):
             train_run(tmp_path / "run", data=str(tmp_path / "edited"))
-
-    def test_default_data_is_the_cached_one(self, learnable_data, monkeypatch):
-        asked = []
-
-        def cached(settings, say):
-            asked.append(settings)
-            return learnable_data
-
-        monkeypatch.setattr("tal1_hvd.training.session.cached_dataset", cached)
-        plan = make_plan(Request({}), 0, 1, Silent())
-        assert asked == [SimulationSettings()]
-        assert plan.settings.data is None
-        assert plan.dataset.path == learnable_data
-
-    def test_new_run_path(self):
-        path = new_run_path(TrainSettings(seed=7))
-        assert path.parent == Path("runs")
-        assert path.name.startswith("paper-seed7-2")

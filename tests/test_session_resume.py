@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -13,10 +12,10 @@ from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.simulation.simulate import simulate
-from tal1_hvd.training.reporters import Silent
+from tal1_hvd.training.begin import Request
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.session import Request, make_plan, run_session
-from tal1_hvd.training.settings import TrainSettings
+from tal1_hvd.training.session import run_session
+from tal1_hvd.training.settings import read_settings
 from tests.sessions import (
     DEFAULTS,
     EPOCHS,
@@ -50,18 +49,16 @@ class TestResume:
         assert folder.config.read_text() == unbroken.config.read_text()
         assert folder.read_metrics()["train_seconds"] > part.read_metrics()["train_seconds"]
 
-    def test_before_the_first_checkpoint(self, train_run, trained, tmp_path):
-        folder = RunFolder(tmp_path / "run")
-        RunFolder.create(
-            folder.path,
-            TrainSettings.from_yaml(trained.config),
-            json.loads(trained.manifest.read_text()),
-        )
+    @pytest.mark.parametrize("begun", [True, False], ids=["begun", "settings only"])
+    def test_before_the_first_checkpoint(self, train_run, trained, tmp_path, begun):
+        folder = RunFolder.create(tmp_path / "run", *read_settings(trained.config))
+        if begun:
+            shutil.copy(trained.manifest, folder.manifest)
         train_run(folder.path, resume=True, epochs=2)
         assert [timeless(row) for row in history(folder)] == [
             timeless(row) for row in history(trained)[:2]
         ]
-        assert TrainSettings.from_yaml(folder.config).epochs == 2
+        assert read_settings(folder.config)[0].epochs == 2
 
     def test_killed_before_the_results(self, train_run, trained, tmp_path):
         """All epochs are in the checkpoint; the last history line and the results are missing."""
@@ -94,7 +91,7 @@ class TestResume:
         """The global batch stays, and so do the results but for rounding."""
         folder = copied(begun, tmp_path / "copy")
         train_run(folder.path, resume=True, epochs=2, accumulation=2)
-        assert TrainSettings.from_yaml(folder.config).batch_size == 16
+        assert read_settings(folder.config)[0].batch_size == 16
         assert folder.read_metrics()["global_batch_size"] == 32
         found, expected = (float(history(f)[1]["train_loss"]) for f in (folder, trained))
         assert found == pytest.approx(expected, abs=1e-4)
@@ -151,7 +148,7 @@ class TestResume:
 
     def test_from_another_folder(self, train_run, trained, begun, tmp_path):
         folder = copied(begun, tmp_path / "copy")
-        settings = TrainSettings.from_yaml(folder.config)
+        settings = read_settings(folder.config)[0]
         folder.write_settings(replace(settings, data="relative/data"), 1)
         train_run(folder.path, resume=True, epochs=2)
         assert timeless(history(folder)[1]) == timeless(history(trained)[1])
@@ -163,15 +160,12 @@ class TestResume:
         train_run(folder.path, resume=True)
         assert timeless(folder.read_metrics()) == timeless(trained.read_metrics())
 
-    def test_nothing_to_resume(self, tmp_path):
-        with pytest.raises(AgreedError, match="no run to resume here"):
-            run_session(Request({}, tmp_path / "nothing", resume=True))
-        assert not (tmp_path / "nothing").exists()
-
-    def test_not_begun_needs_its_data(self, tmp_path):
+    @pytest.mark.parametrize("changes", [{}, {"epochs": 2}])
+    def test_nothing_to_resume(self, tmp_path, changes):
         """A mistyped name would train on the default dataset."""
-        with pytest.raises(AgreedError, match=r"no run to resume here.*--data"):
-            run_session(Request({"epochs": 2}, tmp_path / "nothing", resume=True))
+        with pytest.raises(InputError, match=r"no run to resume here.*--data"):
+            run_session(Request(changes, tmp_path / "nothing", resume=True))
+        assert not (tmp_path / "nothing").exists()
 
     @pytest.mark.parametrize("empty", [True, False], ids=["empty", "missing"])
     def test_not_begun_starts(self, train_run, trained, learnable_data, tmp_path, empty):
@@ -181,10 +175,6 @@ class TestResume:
         changes = {**DEFAULTS, "data": str(learnable_data)}
         folder = train_run(tmp_path / "run", resume=True, **changes)
         assert timeless(folder.read_metrics()) == timeless(trained.read_metrics())
-
-    def test_without_a_name(self):
-        with pytest.raises(InputError, match="--resume: name the run to go on with in --out"):
-            make_plan(Request({}, None, resume=True), 0, 1, Silent())
 
     def test_run_in_use(self, train_run, trained, tmp_path):
         folder = copied(trained, tmp_path / "copy")

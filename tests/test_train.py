@@ -95,7 +95,8 @@ class Eager:
 
 def train_on_threads(data, path, size, settings):
     """Return the run folder and each rank's reporter, metrics and final weights."""
-    dataset, folder = open_dataset(data), RunFolder.create(path, settings, {"world_size": size})
+    dataset, folder = open_dataset(data), RunFolder.create(path, settings, size)
+    folder.write_manifest({})
     slots, barrier = [None] * size, threading.Barrier(size, timeout=60)
 
     def work(rank):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tal1_hvd.errors import InputError
-from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
+from tal1_hvd.training.settings import CHANGEABLE, TrainSettings, read_settings
 
 OTHER = TrainSettings(
     data="some/data",
@@ -107,7 +107,7 @@ class TestFile:
     @pytest.mark.parametrize("settings", [TrainSettings(), OTHER], ids=["defaults", "others"])
     def test_round_trip(self, file, settings):
         file.write_text(settings.to_yaml(2))
-        assert TrainSettings.from_yaml(file) == settings
+        assert read_settings(file) == (settings, 2)
 
     def test_every_setting_is_written_as_its_flag_is_called(self):
         names = list(yaml.safe_load(TrainSettings().to_yaml(1)))
@@ -117,13 +117,13 @@ class TestFile:
 
     def test_settings_left_out_have_their_defaults(self, file):
         file.write_text("epochs: 7\nbatch-size: 16\n")
-        assert TrainSettings.from_yaml(file) == TrainSettings(epochs=7, batch_size=16)
+        assert read_settings(file) == (TrainSettings(epochs=7, batch_size=16), 1)
 
     @pytest.mark.parametrize("text", ["", "epochs", "- epochs: 3", "{epochs: 3", "3: 3"])
     def test_damaged(self, file, text):
         file.write_text(text)
         with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
-            TrainSettings.from_yaml(file)
+            read_settings(file)
 
     @pytest.mark.parametrize(
         "text",
@@ -141,37 +141,41 @@ class TestFile:
             "data: 5",
             "model: [paper]",
             "stall-timeout:",
+            "ranks:",
+            "ranks: auto",
+            "ranks: 0",
+            "ranks: true",
         ],
     )
     def test_other_types(self, file, text):
         file.write_text(text)
         name = text.partition(":")[0]
         with pytest.raises(InputError, match=rf"config\.yaml: {name} cannot be "):
-            TrainSettings.from_yaml(file)
+            read_settings(file)
 
     @pytest.mark.parametrize("text", ["learning-rate: 1", "stall-timeout: 2", "data:", "patience:"])
     def test_whole_numbers_and_nothing_where_they_are_allowed(self, file, text):
         file.write_text(text)
-        TrainSettings.from_yaml(file)
+        read_settings(file)
 
     def test_unknown_setting(self, file):
         file.write_text("epochs: 3\nepoch: 3\n")
         with pytest.raises(InputError, match=r"config\.yaml: unknown setting 'epoch'"):
-            TrainSettings.from_yaml(file)
+            read_settings(file)
 
     def test_refused_value(self, file):
         file.write_text("epochs: 0\n")
         with pytest.raises(InputError, match="--epochs: must be at least 1, got 0"):
-            TrainSettings.from_yaml(file)
+            read_settings(file)
 
     def test_missing(self, file):
         with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
-            TrainSettings.from_yaml(file)
+            read_settings(file)
 
     def test_not_text(self, file):
         file.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
-            TrainSettings.from_yaml(file)
+            read_settings(file)
 
 
 def test_differences():

@@ -10,12 +10,14 @@ from tal1_hvd.cli.errors import report
 from tal1_hvd.distributed.launch import launch_ranks, require_horovod
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
+from tal1_hvd.training.begin import Request, begin
+from tal1_hvd.training.plan import make_plan, read_goal
 from tal1_hvd.training.reporters import Bar, Events, Lines, Reporter, replay
-from tal1_hvd.training.session import Request, make_plan, new_run_path
 
 # Set for the ranks that are started here: rank 0 then sends events instead of drawing.
 _EVENTS = "TAL1_HVD_EVENTS"
 _INTERRUPTED = 130
+_REFUSED = 2
 
 
 def shown_elsewhere() -> bool:
@@ -54,21 +56,29 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     if request.changes.get("strategy") == "single":
         raise InputError(f"--strategy: single cannot be {count} ranks; leave it or --ranks out")
     reporter = make_reporter()
-    # What is wrong is found here in one line instead of one a rank; and the data is made here.
-    plan = make_plan(request, 0, count, reporter)
-    folder = plan.out or new_run_path(plan.settings)
-    require_horovod()
+    begun = begin(request, count)
+    folder = begun.folder.path
+    try:
+        # What is wrong is found here in one line instead of one a rank; and the data is made here.
+        make_plan(read_goal(request, count), 0, count, reporter)
+        require_horovod()
+    except InputError:
+        begun.take_back()
+        raise
+    if begun.new and request.resume:
+        reporter.message(f"{folder}: no run to go on with yet; starting it")
     cores = usable_cores()
     slow = f" on {cores} cores, which is slower than {cores} ranks" if count > cores else ""
     reporter.message(f"starting {count} ranks{slow}")
     code = _watch_ranks(request, folder, count, reporter)
     reporter.finish()
     go_on = f"; go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
-    hint = go_on if folder.exists() else " before it began; start it again"
     if code == _INTERRUPTED:
-        report(f"interrupted{hint}")
-    elif code not in (0, 2):
-        report(f"the job ended with exit code {code}{hint}")
+        report(f"interrupted{go_on}")
+    elif code == _REFUSED:
+        begun.take_back()
+    elif code != 0:
+        report(f"the job ended with exit code {code}{go_on}")
         code = 1
     return folder, code
 
@@ -88,4 +98,5 @@ def _watch_ranks(request: Request, folder: Path, count: int, reporter: Reporter)
 
 def _flags(request: Request, folder: Path) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in request.changes.items()]
-    return [*flags, f"--out={folder}", *(["--resume"] if request.resume else [])]
+    # The folder is there by now.
+    return [*flags, f"--out={folder}", "--resume"]

@@ -22,9 +22,10 @@ from tal1_hvd.distributed.launch import ranks_from
 from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
+from tal1_hvd.training.begin import Request
 from tal1_hvd.training.manifest import read_manifest
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.session import Request, run_session
+from tal1_hvd.training.session import run_session
 from tal1_hvd.training.settings import COMPRESSIONS, SHUFFLES, STRATEGIES, TrainSettings
 
 _NOT_SETTINGS = ("config", "out", "resume", "ranks")

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TextIO
@@ -137,13 +137,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     require_vacant(path)
     named, path = path, path.resolve()
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o777 & ~_umask()
-    missing: list[Path] = []
+    missing = missing_parents(path)
     try:
-        missing = [parent for parent in path.parents if not parent.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     except OSError as error:
-        _remove_empty(missing)
+        remove_empty(missing)
         raise InputError(f"{named}: cannot be written: {error.strerror or error}") from None
     try:
         with _no_room_as_input_error(named):
@@ -158,12 +157,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(missing)
+        remove_empty(missing)
         raise
 
 
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove those folders, innermost first, that are there and empty."""
+def missing_parents(path: Path) -> tuple[Path, ...]:
+    """Return the folders around `path` that are not there yet, innermost first."""
+    try:
+        return tuple(parent for parent in path.parents if not parent.exists())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those folders that are there and empty; inner ones come before outer ones."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()

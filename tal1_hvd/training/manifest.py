@@ -78,11 +78,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads(path.read_text())
-        batch, fingerprint = manifest["global_batch_size"], manifest["dataset"]["fingerprint"]
+        path_noted, fingerprint = (manifest["dataset"][key] for key in ("path", "fingerprint"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a run's manifest: {error!r}") from None
-    if type(batch) is not int or batch < 1 or not isinstance(fingerprint, str):
-        raise InputError(f"{path}: not a run's manifest: global_batch_size is {batch!r}")
+    if not isinstance(path_noted, str) or not isinstance(fingerprint, str):
+        raise InputError(f"{path}: not a run's manifest: it names no dataset")
     return manifest
 
 

@@ -2,17 +2,118 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tal1_hvd.data.batches import Batching
-from tal1_hvd.data.dataset import Dataset
+from tal1_hvd.data.dataset import Dataset, open_dataset
 from tal1_hvd.data.files import exists
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import require_length
+from tal1_hvd.simulation.cache import cached_dataset
+from tal1_hvd.simulation.settings import SimulationSettings
+from tal1_hvd.training.begin import Request
 from tal1_hvd.training.manifest import read_manifest
-from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
+from tal1_hvd.training.reporters import Reporter
+from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.settings import CHANGEABLE, TrainSettings, read_settings
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a run is to do, the same for all ranks.
+
+    Attributes
+    ----------
+    settings : TrainSettings
+    data : str, optional
+        Where the dataset is now; None for the default one.
+    manifest : dict, optional
+        A resumed run's, if training had begun.
+    """
+
+    settings: TrainSettings
+    data: str | None
+    manifest: dict[str, Any] | None
+
+
+def read_goal(request: Request, size: int) -> Goal:
+    """Work out what is asked for.
+
+    Parameters
+    ----------
+    request : Request
+        One that `begin` has let pass.
+    size : int
+        Ranks there are now.
+
+    Returns
+    -------
+    Goal
+
+    Raises
+    ------
+    InputError
+        The settings are wrong, or a run cannot go on with them or on so many ranks, or is damaged.
+    """
+    if not request.resume:
+        settings = TrainSettings(**request.changes)
+        return Goal(settings, settings.data, None)
+    folder = RunFolder(request.out)
+    settings = plan_resume(folder, request.changes, size)
+    manifest = read_manifest(folder.manifest) if folder.has_begun() else None
+    data = settings.data
+    if manifest and "data" not in request.changes and not (data and exists(Path(data))):
+        # The run was started from another folder, or with the default dataset.
+        data = manifest["dataset"]["path"]
+    return Goal(settings, data, manifest)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A goal worked out for one rank, and checked.
+
+    Attributes
+    ----------
+    goal : Goal
+    dataset : Dataset
+    batching : Batching
+    """
+
+    goal: Goal
+    dataset: Dataset
+    batching: Batching
+
+
+def make_plan(goal: Goal, rank: int, size: int, reporter: Reporter, verify: bool = True) -> Plan:
+    """Work out and check all that can be checked before TensorFlow starts.
+
+    Parameters
+    ----------
+    goal : Goal
+    rank, size : int
+    reporter : Reporter
+        Told if the default dataset is simulated.
+    verify : bool
+        Check the dataset's checksums; one process a machine is enough.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        The dataset is missing, damaged, too small, or not the one that the run was started with.
+    """
+    data = goal.data
+    if data is None:
+        data = cached_dataset(SimulationSettings(), reporter.message)
+    dataset = open_dataset(data, verify=verify, cache_mb=goal.settings.cache_mb)
+    if goal.manifest and goal.manifest["dataset"]["fingerprint"] != dataset.fingerprint:
+        raise InputError(f"--data: {data} is not the dataset that the run was started with")
+    return Plan(goal, dataset, plan_batches(goal.settings, dataset, rank, size))
 
 
 def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int) -> Batching:
@@ -61,15 +162,12 @@ def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int
     )
 
 
-def plan_resume(
-    run: Path, changes: dict[str, Any], size: int
-) -> tuple[TrainSettings, dict[str, Any]]:
+def plan_resume(run: RunFolder, changes: dict[str, Any], size: int) -> TrainSettings:
     """Work out the settings with which a run goes on.
 
     Parameters
     ----------
-    run : Path
-        The run folder.
+    run : RunFolder
     changes : dict
         Settings that the user gave anew.
     size : int
@@ -77,25 +175,17 @@ def plan_resume(
 
     Returns
     -------
-    settings : TrainSettings
+    TrainSettings
         The run's own, with the changes, and a batch a rank that keeps its global batch.
-    manifest : dict
-        What the run noted when it started.
 
     Raises
     ------
     InputError
-        There is no run, a change would alter what it computes, or its global batch cannot be
-        shared by so many ranks.
+        The run's settings are damaged, a change would alter what it computes, or its global batch
+        cannot be shared by so many ranks.
     """
-    if not exists(run / "config.yaml"):
-        raise InputError(
-            f"{run}: no run to resume here (it has no config.yaml); to start one, give --data, or "
-            "leave --resume out"
-        )
-    before = TrainSettings.from_yaml(run / "config.yaml")
-    manifest = read_manifest(run / "manifest.json")
-    global_batch = manifest["global_batch_size"]
+    before, ranks = read_settings(run.config)
+    global_batch = before.batch_size * before.accumulation * ranks
     per_step = size * replace(before, **changes).accumulation
     if global_batch % per_step:
         raise InputError(
@@ -103,10 +193,10 @@ def plan_resume(
             + ("rank" if size == 1 else "ranks")
             + (f" x {per_step // size} passes" if per_step > size else "")
         )
-    if before.shuffle == "shard" and size != manifest.get("world_size"):
+    if before.shuffle == "shard" and size != ranks:
         raise InputError(
-            f"--resume: with --shuffle shard each of {manifest.get('world_size')} ranks has "
-            f"examples of its own, so the run cannot go on with {size}"
+            f"--resume: with --shuffle shard each of {ranks} ranks has examples of its own, so the "
+            f"run cannot go on with {size}"
         )
     batch = global_batch // per_step
     after = replace(before, **{"batch_size": batch, **changes})
@@ -126,4 +216,4 @@ def plan_resume(
             f"--{name.replace('_', '-')}: the run was made with {getattr(before, name)!r}, which "
             f"--resume cannot change to {getattr(after, name)!r}"
         )
-    return after, manifest
+    return after

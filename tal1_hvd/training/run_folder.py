@@ -45,8 +45,8 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, settings: TrainSettings, manifest: dict[str, Any]) -> RunFolder:
-        """Make the folder with its settings and manifest in it, at once.
+    def create(cls, path: Path, settings: TrainSettings, ranks: int) -> RunFolder:
+        """Make the folder with its settings, and how many ranks train with them, in it.
 
         Raises
         ------
@@ -54,9 +54,7 @@ class RunFolder:
             It exists and is not empty, or cannot be written.
         """
         with atomic_folder(path) as folder:
-            (folder / "config.yaml").write_text(settings.to_yaml(manifest["world_size"]))
-            (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-            (folder / "checkpoints").mkdir()
+            (folder / "config.yaml").write_text(settings.to_yaml(ranks))
         return cls(path)
 
     @property
@@ -101,6 +99,10 @@ class RunFolder:
         """The metrics; there once the run is finished."""
         return self.path / "metrics.json"
 
+    def has_begun(self) -> bool:
+        """Say whether training has begun: whether there is more than settings."""
+        return exists(self.manifest) or exists(self.last.parent)
+
     @property
     def heartbeats(self) -> Path:
         """Where ranks leave signs of life."""
@@ -138,8 +140,9 @@ class RunFolder:
             handle.write(settings.to_yaml(ranks))
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        """Replace the manifest."""
+        """Write or replace the manifest: from now on, training has begun."""
         _write_json(self.manifest, manifest)
+        self.last.parent.mkdir(exist_ok=True)
 
     def write_history(self, history: Sequence[dict[str, Any]]) -> None:
         """Replace the history, so that it never holds more than the checkpoint."""

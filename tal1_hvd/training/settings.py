@@ -128,36 +128,40 @@ class TrainSettings:
         named = {key.replace("_", "-"): value for key, value in asdict(self).items()}
         return yaml.safe_dump({**named, "ranks": ranks}, sort_keys=False)
 
-    @classmethod
-    def from_yaml(cls, path: Path) -> TrainSettings:
-        """Read what `to_yaml` wrote; the number of ranks is not one of the settings.
-
-        Raises
-        ------
-        InputError
-            The file is unreadable, or holds other settings or types.
-        """
-        try:
-            named = yaml.safe_load(path.read_text())
-            known = {field.name for field in fields(cls)}
-            values = {
-                key.replace("-", "_"): value for key, value in named.items() if key != "ranks"
-            }
-            unknown = sorted(set(values) - known)
-            if unknown:
-                raise InputError(f"{path}: unknown setting {unknown[0]!r}")
-            for name, value in values.items():
-                _require_type(path, name, value, getattr(cls, name))
-            return cls(**values)
-        except InputError:
-            raise
-        except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path}: not a run's settings: {error}") from None
-
     def differences(self, other: TrainSettings) -> dict[str, tuple[Any, Any]]:
         """Return the settings whose values differ: own value, other's value."""
         mine, others = asdict(self), asdict(other)
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
+
+
+def read_settings(path: Path) -> tuple[TrainSettings, int]:
+    """Read what `TrainSettings.to_yaml` wrote.
+
+    Returns
+    -------
+    settings : TrainSettings
+    ranks : int
+        How many trained with them.
+
+    Raises
+    ------
+    InputError
+        The file is unreadable, or holds other settings or types.
+    """
+    try:
+        named = yaml.safe_load(path.read_text())
+        values = {key.replace("-", "_"): value for key, value in named.items()}
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not a run's settings: {error}") from None
+    ranks = values.pop("ranks", 1)
+    if type(ranks) is not int or ranks < 1:
+        raise InputError(f"{path}: ranks cannot be {ranks!r}")
+    unknown = sorted(set(values) - {field.name for field in fields(TrainSettings)})
+    if unknown:
+        raise InputError(f"{path}: unknown setting {unknown[0]!r}")
+    for name, value in values.items():
+        _require_type(path, name, value, getattr(TrainSettings, name))
+    return TrainSettings(**values), ranks
 
 
 def _require_type(path: Path, name: str, value: Any, default: Any) -> None:

@@ -1,4 +1,7 @@
-"""Train as usual, but rank 1 stops itself: ``stops.py born|connecting|leaving TRAIN-FLAGS``."""
+"""Train as usual, but rank 1 stops itself: ``stops.py born|connecting|leaving TRAIN-FLAGS``.
+
+With ``killed`` it kills itself where with ``connecting`` it stops.
+"""
 
 import os
 import signal
@@ -16,20 +19,20 @@ from tal1_hvd.distributed.environment import launched_rank
 from tal1_hvd.training import session
 
 
-def stop() -> None:
+def stop(number: int = signal.SIGSTOP) -> None:
     if launched_rank() == 1:
-        os.kill(os.getpid(), signal.SIGSTOP)
+        os.kill(os.getpid(), number)
 
 
 def stop_and_connect(strategy):
-    stop()
+    stop(signal.SIGKILL if moment == "killed" else signal.SIGSTOP)
     return connect(strategy)
 
 
 if __name__ == "__main__":
     moment = sys.argv[1]
     connect = session.connect
-    if moment == "connecting":
+    if moment in ("connecting", "killed"):
         session.connect = stop_and_connect
     code = main(["train", *sys.argv[2:]])
     if moment == "leaving":

@@ -1,0 +1,121 @@
+"""What is done first for a run: its folder is made, with its settings in it.
+
+TensorFlow takes seconds to start; a run that is killed meanwhile can be resumed like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tal1_hvd.data.files import exists, is_vacant, missing_parents, remove_empty
+from tal1_hvd.errors import InputError
+from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.settings import TrainSettings, read_settings
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes
+    ----------
+    changes : dict
+        Settings given by the user, named as in `TrainSettings`; all others keep their defaults, or
+        the run's own where it is resumed.
+    out : Path, optional
+        The run folder; a new one under ``runs/`` if left out.
+    resume : bool
+        Go on with the run in `out`; or start it, if there is nothing and `changes` names its data.
+    """
+
+    changes: dict[str, Any]
+    out: Path | None = None
+    resume: bool = False
+
+    def stall_timeout(self) -> float:
+        """Return the timeout (s) before the request is worked out: a resumed run's own if any."""
+        before = TrainSettings()
+        if self.resume and self.out is not None:
+            # What is wrong with it is said when the request is worked out.
+            with contextlib.suppress(InputError):
+                before, _ = read_settings(self.out / "config.yaml")
+        return self.changes.get("stall_timeout", before.stall_timeout)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The folder of a run that is to start or to go on.
+
+    Attributes
+    ----------
+    folder : RunFolder
+    new : bool
+        It was made for this request.
+    parents : tuple of Path
+        Folders around it that were made for it.
+    """
+
+    folder: RunFolder
+    new: bool = False
+    parents: tuple[Path, ...] = ()
+
+    def take_back(self) -> None:
+        """Remove what was made for a request that is refused, unless training has begun in it."""
+        if self.new:
+            # Whoever trains into it by now keeps it.
+            with contextlib.suppress(InputError), self.folder.lock():
+                if not self.folder.has_begun():
+                    shutil.rmtree(self.folder.path)
+            remove_empty(self.parents)
+
+
+def begin(request: Request, size: int) -> Begun:
+    """Make the run's folder, unless the request is to go on with one.
+
+    Parameters
+    ----------
+    request : Request
+    size : int
+        Ranks that will train.
+
+    Returns
+    -------
+    Begun
+
+    Raises
+    ------
+    InputError
+        The settings are wrong; or the folder exists or cannot be made, or is not named, or there is
+        no run to go on with.
+    """
+    if request.resume:
+        if request.out is None:
+            raise InputError("--resume: name the run to go on with in --out")
+        if exists(request.out / "config.yaml"):
+            return Begun(RunFolder(request.out))
+        # Without a word about its data, a name that was mistyped would train on other data.
+        if "data" not in request.changes or not is_vacant(request.out):
+            raise InputError(
+                f"{request.out}: no run to resume here (it has no config.yaml); to start one, "
+                "give --data, or leave --resume out"
+            )
+    settings = TrainSettings(**request.changes)
+    path = request.out or new_run_path(settings)
+    if exists(path / "config.yaml"):
+        raise InputError(
+            f"{path}: exists already and holds a run; go on with it by --resume, or choose "
+            "another --out"
+        )
+    parents = missing_parents(path)
+    return Begun(RunFolder.create(path, settings, size), True, parents)
+
+
+def new_run_path(settings: TrainSettings) -> Path:
+    """Return a name for a run folder, by model, seed and time (UTC)."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{settings.model}-seed{settings.seed}-{stamp}"

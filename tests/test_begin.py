@@ -1,0 +1,128 @@
+"""The first thing done for a run: its folder, and that a refused request leaves none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tal1_hvd.errors import InputError
+from tal1_hvd.training.begin import Begun, Request, begin, new_run_path
+from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.settings import TrainSettings, read_settings
+from tests.helpers import names
+
+
+def test_new_run_path():
+    path = new_run_path(TrainSettings(seed=7))
+    assert path.parent == Path("runs")
+    assert path.name.startswith("paper-seed7-2")
+
+
+class TestBegin:
+    def test_notes_the_settings(self, tmp_path):
+        begun = begin(Request({"epochs": 3}, tmp_path / "a" / "run"), 4)
+        assert begun == Begun(RunFolder(tmp_path / "a" / "run"), True, (tmp_path / "a",))
+        assert read_settings(begun.folder.config) == (TrainSettings(epochs=3), 4)
+        assert not begun.folder.has_begun()
+
+    def test_without_a_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        begun = begin(Request({"seed": 5}), 1)
+        assert names(tmp_path / "runs") == [begun.folder.path.name]
+        assert begun.folder.path.name.startswith("paper-seed5-")
+        begun.take_back()
+        assert not names(tmp_path)
+
+    def test_resume_takes_the_run_that_is_there(self, tmp_path):
+        begin(Request({"epochs": 3}, tmp_path / "run"), 2)
+        begun = begin(Request({"epochs": 5}, tmp_path / "run", resume=True), 1)
+        assert begun == Begun(RunFolder(tmp_path / "run"))
+        assert read_settings(begun.folder.config) == (TrainSettings(epochs=3), 2)
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_resume_starts_a_run_whose_data_is_named(self, tmp_path, there):
+        if there:
+            (tmp_path / "run").mkdir()
+        begun = begin(Request({"data": "x"}, tmp_path / "run", resume=True), 1)
+        assert begun.new
+        assert read_settings(begun.folder.config)[0].data == "x"
+
+    @pytest.mark.parametrize("changes", [{}, {"epochs": 2}])
+    def test_resume_of_nothing(self, tmp_path, changes):
+        with pytest.raises(InputError, match=r"no run to resume here.*give --data, or leave"):
+            begin(Request(changes, tmp_path / "run", resume=True), 1)
+        assert not names(tmp_path)
+
+    @pytest.mark.parametrize("changes", [{}, {"data": "x"}])
+    def test_resume_of_something_else(self, tmp_path, changes):
+        (tmp_path / "file").touch()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "labels.npy").touch()
+        for name in ("file", "run"):
+            with pytest.raises(InputError, match="no run to resume here"):
+                begin(Request(changes, tmp_path / name, resume=True), 1)
+        assert names(tmp_path / "run") == ["labels.npy"]
+
+    def test_resume_without_a_name(self):
+        with pytest.raises(InputError, match="--resume: name the run to go on with in --out"):
+            begin(Request({}, None, resume=True), 1)
+
+    def test_run_is_there_already(self, tmp_path):
+        begin(Request({"epochs": 3}, tmp_path / "run"), 1)
+        with pytest.raises(InputError, match="run: exists already and holds a run; go on with it"):
+            begin(Request({"epochs": 4}, tmp_path / "run"), 1)
+        assert read_settings(tmp_path / "run" / "config.yaml")[0].epochs == 3
+
+    def test_folder_with_other_files(self, tmp_path):
+        (tmp_path / "precious").touch()
+        with pytest.raises(InputError, match="exists already; choose another name"):
+            begin(Request({}, tmp_path), 1)
+        assert names(tmp_path) == ["precious"]
+
+    def test_refused_settings(self, tmp_path):
+        with pytest.raises(InputError, match="--epochs: must be at least 1"):
+            begin(Request({"epochs": 0}, tmp_path / "a" / "run"), 1)
+        assert not names(tmp_path)
+
+
+class TestTakeBack:
+    def test_leaves_nothing(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        begin(Request({}, tmp_path / "a" / "b" / "c" / "run"), 1).take_back()
+        assert not names(tmp_path / "a")
+
+    def test_leaves_what_else_is_there(self, tmp_path):
+        begun = begin(Request({}, tmp_path / "a" / "run"), 1)
+        (tmp_path / "a" / "other").touch()
+        begun.take_back()
+        assert names(tmp_path / "a") == ["other"]
+
+    def test_keeps_a_run_that_has_begun(self, tmp_path):
+        begun = begin(Request({}, tmp_path / "run"), 1)
+        begun.folder.write_manifest({})
+        begun.take_back()
+        assert begun.folder.config.exists()
+
+    def test_keeps_a_run_that_another_process_trains(self, tmp_path):
+        begun = begin(Request({}, tmp_path / "run"), 1)
+        with begun.folder.lock():
+            begun.take_back()
+        assert begun.folder.config.exists()
+
+    def test_keeps_a_run_that_was_there_before(self, tmp_path):
+        begin(Request({}, tmp_path / "run"), 1)
+        begin(Request({}, tmp_path / "run", resume=True), 1).take_back()
+        assert names(tmp_path / "run") == ["config.yaml"]
+
+
+class TestStallTimeout:
+    def test_default(self):
+        assert Request({}).stall_timeout() == TrainSettings().stall_timeout
+
+    def test_given(self, tmp_path):
+        assert Request({"stall_timeout": 0.0}, tmp_path, resume=True).stall_timeout() == 0.0
+
+    def test_of_a_resumed_run(self, tmp_path):
+        begin(Request({"stall_timeout": 7.0}, tmp_path / "run"), 1)
+        assert Request({}, tmp_path / "run", resume=True).stall_timeout() == 7.0
