@@ -50,13 +50,17 @@ def test_an_epoch_on_n_ranks_is_that_of_one(runs, size: int) -> None:
         assert a["auroc"] == pytest.approx(b["auroc"], abs=2e-3)
 
 
-def test_same_world_size_twice_is_bitwise_equal(runs, small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache_mb", ["512", "0"], ids=["in memory", "from disk"])
+def test_same_world_size_twice_is_bitwise_equal(
+    runs, cache_mb: str, small_data: Path, tmp_path: Path
+) -> None:
     precision, folders = runs
-    again = train(small_data, tmp_path / "run", 2, "--epochs", "1", "--precision", precision)
+    flags = ("--epochs", "1", "--precision", precision, "--cache-mb", cache_mb)
+    again = train(small_data, tmp_path / "run", 2, *flags)
     first, second = variables(folders[2]), variables(again)
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    for name in ("predictions.tsv",):
-        assert (again / name).read_bytes() == (folders[2] / name).read_bytes()
+    found, expected = ((folder / "predictions.tsv").read_bytes() for folder in (again, folders[2]))
+    assert found == expected
 
 
 def test_one_step_gradient_in_float32(small_data: Path, tmp_path: Path) -> None:

@@ -28,7 +28,11 @@ def files(tmp_path_factory):
     paths = [folder / f"{number}.npy" for number in range(len(COUNTS))]
     for path, start, count in zip(paths, starts, COUNTS, strict=False):
         np.save(path, WHOLE[start : start + count])
-    return paths
+    return [opened(path) for path in paths]
+
+
+def opened(path):
+    return np.load(path, mmap_mode="r")
 
 
 @pytest.fixture(params=BOUNDS)
@@ -98,7 +102,7 @@ def test_bound_is_kept(tmp_path, bound, mapped):
     files = [tmp_path / "0.npy", tmp_path / "1.npy"]
     for file in files:
         np.save(file, np.ones((1000, 1000), dtype=np.uint8))
-    stored = StoredRows(files, bound + 1000)
+    stored = StoredRows([opened(file) for file in files], bound + 1000)
     assert stored[:].all()
     in_memory = [resident(file) >= 1_000_000 for file in files]
     assert in_memory == [number < mapped for number in range(2)]
@@ -107,7 +111,7 @@ def test_bound_is_kept(tmp_path, bound, mapped):
 
 def test_file_cut_short_meanwhile(tmp_path):
     np.save(tmp_path / "0.npy", WHOLE)
-    stored = StoredRows([tmp_path / "0.npy"], 0)
+    stored = StoredRows([opened(tmp_path / "0.npy")], 0)
     os.truncate(tmp_path / "0.npy", 128 + 5 * LENGTH)
     assert np.array_equal(stored[:5], WHOLE[:5])
     with refused(tmp_path / "0.npy", "cut short"):

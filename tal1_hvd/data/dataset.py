@@ -244,14 +244,13 @@ def _verify(path: Path, folders: Iterable[Path], checksums: dict[str, Any]) -> N
 def _open_sequences(
     parts: Mapping[Path, int], length: int, cache_mb: int
 ) -> np.ndarray | StoredRows:
-    files = [folder / "sequences.npy" for folder in parts]
     maps = [
-        _load(file, (count, length), mmap=True)
-        for file, count in zip(files, parts.values(), strict=True)
+        _load(folder / "sequences.npy", (count, length), mmap=True)
+        for folder, count in parts.items()
     ]
     if len(maps) == 1 and maps[0].nbytes <= cache_mb * 1_000_000:
         return maps[0]
-    return StoredRows(files, cache_mb * 1_000_000)
+    return StoredRows(maps, cache_mb * 1_000_000)
 
 
 def _read_ids(file: Path) -> list[str]:

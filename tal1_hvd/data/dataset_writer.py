@@ -41,10 +41,13 @@ class DatasetWriter:
         Where the files go until they are complete.
     parts : tuple of Part
         The folder itself, or its shards.
+    length : int
+        Of every sequence in bp.
     """
 
     folder: Path
     parts: tuple[Part, ...]
+    length: int
 
     def put(self, row: int, codes: np.ndarray) -> None:
         """Store sequences.
@@ -103,7 +106,7 @@ class DatasetWriter:
             "parameters": parameters,
             "seed": seed,
             "alphabet": ALPHABET,
-            "length": np.load(self.parts[0].folder / "sequences.npy", mmap_mode="r").shape[1],
+            "length": self.length,
             "count": len(labels),
             **(shards if self.parts[0].folder != self.folder else {}),
             "positives": int(np.sum(labels)),
@@ -165,7 +168,7 @@ def create_dataset(
             # A full disk is met here; writing into a map of a hole would end the process.
             with file.open("r+b") as handle:
                 os.posix_fallocate(handle.fileno(), 0, stored.offset + stored.nbytes)
-        yield DatasetWriter(folder, parts)
+        yield DatasetWriter(folder, parts, length)
 
 
 def _plan_parts(folder: Path, count: int, length: int, shard_bytes: int) -> Iterator[Part]:

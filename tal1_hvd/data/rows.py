@@ -20,8 +20,8 @@ class StoredRows:
 
     Parameters
     ----------
-    files : sequence of Path
-        ``.npy`` files, uint8 of shape (n_k, length), one after the other.
+    maps : sequence of np.memmap
+        Opened ``.npy`` files, uint8 of shape (n_k, length), one after the other.
     resident_bytes : int
         How much may be memory-mapped.
 
@@ -35,15 +35,12 @@ class StoredRows:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, files: Sequence[Path], resident_bytes: int):
-        maps = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    def __init__(self, maps: Sequence[np.memmap], resident_bytes: int):
         self.shape = (sum(map(len, maps)), maps[0].shape[1])
         self._starts = np.cumsum([0, *map(len, maps)])
         self._files = [
-            _Mapped(stored) if end <= resident_bytes else _Unmapped(file, stored)
-            for file, stored, end in zip(
-                files, maps, np.cumsum([stored.nbytes for stored in maps]), strict=True
-            )
+            _Mapped(stored) if end <= resident_bytes else _Unmapped(stored)
+            for stored, end in zip(maps, np.cumsum([stored.nbytes for stored in maps]), strict=True)
         ]
 
     def __len__(self) -> int:
@@ -93,10 +90,10 @@ class _Mapped:
 
 
 class _Unmapped:
-    def __init__(self, path: Path, stored: np.memmap):
-        self._path = path
+    def __init__(self, stored: np.memmap):
+        self._path = Path(stored.filename)
         self._offset = stored.offset
-        self._file = path.open("rb", buffering=0)
+        self._file = self._path.open("rb", buffering=0)
 
     def read(self, rows: np.ndarray, into: np.ndarray, places: np.ndarray) -> None:
         """Fill some rows of `into`."""
