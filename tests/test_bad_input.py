@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from tal1_hvd.cli import launching
-from tal1_hvd.training import session
+from tal1_hvd.training import plan
 from tests.bad_data_cases import COMMAND_LINE, DATASETS, IMPORTS, SIMULATIONS
 from tests.bad_input import (
     EVALUATE,
@@ -43,7 +43,7 @@ def here(good_inputs, tmp_path, monkeypatch):
     for name in ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(launching, "launch_ranks", never)
-    monkeypatch.setattr(session, "cached_dataset", never)
+    monkeypatch.setattr(plan, "cached_dataset", never)
     folder = tmp_path / "here"
     shutil.copytree(good_inputs, folder)
     monkeypatch.chdir(folder)
