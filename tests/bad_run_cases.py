@@ -18,7 +18,6 @@ from tests.bad_input import (
     bad,
     compress_unheard_of,
     cut,
-    edit,
     fasta,
     flip,
     lose_data,
