@@ -357,11 +357,11 @@ def test_random_states_do_not_matter_and_are_left_as_they_were(tmp_path, small):
 
 
 def test_failure_leaves_no_folder_and_simdna_as_it_was(tmp_path, monkeypatch):
-    def fail(self):
+    def fail(self, *given):
         simdna.random.random()
         raise RuntimeError("no more sequences")
 
-    monkeypatch.setattr("simdna.synthetic.EmbedInABackground.generateSequence", fail)
+    monkeypatch.setattr("simdna.synthetic.RepeatedEmbedder._embed", fail)
     before = simdna.random.get_state()
     with pytest.raises(RuntimeError, match="no more sequences"):
         simulate(settings(**SMALL), tmp_path / "data")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from simdna.synthetic.backgroundgen import AbstractBackgroundGenerator
 
+from tal1_hvd.simulation.embedding import Codes
+
 
 class NumpyBackground(AbstractBackgroundGenerator):
     """Independent bases with a GC fraction, drawn for a block of sequences at a time.
@@ -23,6 +25,11 @@ class NumpyBackground(AbstractBackgroundGenerator):
     count : int
         Sequences in the block; `generateBackground` can be called this often.
     rng : np.random.Generator
+
+    Attributes
+    ----------
+    codes : np.ndarray, shape=(count, length), dtype=uint8
+        The block.
     """
 
     def __init__(self, length: int, gc: float, count: int, rng: np.random.Generator):
@@ -34,11 +41,11 @@ class NumpyBackground(AbstractBackgroundGenerator):
         bases = np.zeros(draws.shape, dtype=np.uint8)
         for threshold in thresholds:
             bases += draws >= threshold
-        letters = np.frombuffer(b"ACGT", dtype=np.uint8)[bases]
-        self._sequences = (row.tobytes().decode() for row in letters)
+        self.codes = bases
+        self._sequences = map(Codes, bases)
 
-    def generateBackground(self) -> str:  # noqa: N802 (simdna's name)
-        """Return the next sequence of the block."""
+    def generateBackground(self) -> Codes:  # noqa: N802 (simdna's name)
+        """Return the next sequence of the block, a view of `codes`."""
         return next(self._sequences)
 
     def getJsonableObject(self) -> dict[str, Any]:  # noqa: N802 (simdna's name)

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from tal1_hvd.simulation.tasks import Planting
 
 _BLOCK = 500
-_LETTER_TO_CODE = np.full(256, 255, dtype=np.uint8)
-_LETTER_TO_CODE[np.frombuffer(b"ACGT", dtype=np.uint8)] = range(4)
 
 
 @dataclass(frozen=True)
@@ -155,37 +153,35 @@ def _simulate_block(
 ) -> list[Site]:
     """Make a block's sequences, have them written, and return its sites."""
     import simdna
-    from simdna.synthetic import EmbedInABackground, GenerateSequenceNTimes, StringEmbeddable
+    from simdna.synthetic import StringEmbeddable
 
     from tal1_hvd.simulation.background import NumpyBackground
+    from tal1_hvd.simulation.embedding import embed
 
     streams = np.random.SeedSequence(settings.seed, spawn_key=(block.label, block.index)).spawn(2)
     background = NumpyBackground(
         settings.length, settings.gc, block.count, np.random.default_rng(streams[0])
     )
     positives, negatives = planting
-    generator = GenerateSequenceNTimes(
-        EmbedInABackground(background, positives if block.label else negatives), block.count
-    )
-    codes = np.empty((block.count, settings.length), dtype=np.uint8)
     sites: list[Site] = []
     # simdna draws from a random state of its own module, and prints when it retries a position.
     state = simdna.random.get_state()
     simdna.random.seed(streams[1].generate_state(8))
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            for i, generated in enumerate(generator.generateSequences()):
-                letters = np.frombuffer(generated.seq.encode(), dtype=np.uint8)
-                codes[i] = _LETTER_TO_CODE[letters]
+            for i in range(block.count):
+                planted = embed(
+                    background.generateBackground(), positives if block.label else negatives
+                )
                 name = sequence_id(block.label, block.index * _BLOCK + i)
                 sites += [
                     _site(name, embedding)
-                    for embedding in generated.embeddings
+                    for embedding in planted
                     if isinstance(embedding.what, StringEmbeddable)
                 ]
     finally:
         simdna.random.set_state(state)
-    writer.put(block.first_row, codes)
+    writer.put(block.first_row, background.codes)
     return sites
 
 
