@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from tal1_hvd.errors import InputError
 
-# Imported by Keras alone, where they are installed, to wrap models for one and plot with the other.
-_ONLY_FOR_KERAS = ("matplotlib.pyplot", "sklearn")
+# Imported by Keras alone, where they are installed, to plot with one and wrap models for the other.
+_ONLY_FOR_KERAS = ("matplotlib", "matplotlib.pyplot", "sklearn")
 
 
 def usable_cores() -> int:
@@ -20,7 +20,7 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def quick_keras_import() -> Iterator[None]:
-    """Import TensorFlow, and Keras with it, without scikit-learn and Matplotlib's pyplot.
+    """Import TensorFlow, and Keras with it, without scikit-learn and Matplotlib.
 
     These take 1.7 of 4.2 seconds. In a process that imports Keras inside this block,
     ``keras.wrappers`` and Keras's plots of images do not work; the packages themselves can be
