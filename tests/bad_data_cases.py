@@ -126,12 +126,12 @@ IMPORTS = [
     ),
     bad("zero negative records", IMPORT, "n.fa: holds no FASTA", prepare=write("n.fa", "")),
     bad("negatives not said", "import --out new --positives p.fa", "--negatives"),
-    bad("same file twice", IMPORT.replace("n.fa", "p.fa"), "'chr1:0-9'", "twice"),
+    bad("same file twice", IMPORT.replace("n.fa", "p.fa"), "'chr1:0-9'", "stands before"),
     bad(
         "duplicate ids",
         IMPORT,
         "'a'",
-        "twice",
+        "stands before",
         prepare=write("p.fa", f">a\n{'A' * 40}\n>a\n{'C' * 40}\n"),
     ),
     bad(

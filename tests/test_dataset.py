@@ -287,6 +287,15 @@ def test_array_of_wrong_type_or_shape(folder, name, wanted, array, found):
         open_dataset(folder, verify=False)
 
 
+@pytest.mark.parametrize("cache_mb", [0, 512])
+def test_columns_one_after_the_other(folder, cache_mb):
+    """They would be read as rows where only a part is kept in memory."""
+    codes = np.load(folder / "sequences.npy")
+    np.save(folder / "sequences.npy", np.asfortranarray(codes))
+    with refused(folder / "sequences.npy", "rows one after the other", "got columns"):
+        open_dataset(folder, verify=False, cache_mb=cache_mb)
+
+
 def spoil(file, how):
     """Make an array's file unreadable."""
     if how == "missing":

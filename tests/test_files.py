@@ -253,3 +253,10 @@ def test_mount_point_is_refused_at_the_door(tmp_path, monkeypatch):
     (tmp_path / "x").mkdir()
     with refused(tmp_path / "x", "mount point", "folder in it"):
         require_vacant(tmp_path / "x")
+
+
+def test_working_folder_is_refused_at_the_door(tmp_path, monkeypatch):
+    """It would be another one than the shell stands in."""
+    monkeypatch.chdir(tmp_path)
+    with refused(".", "the working folder cannot be replaced", "folder in it"):
+        require_vacant(Path())

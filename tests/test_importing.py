@@ -223,10 +223,10 @@ REFUSED = {
         {"n.fa": ">a\nACG\n>b\nACG\n"}, {}, ["n.fa", "3 bp", "4 bp", "--length"],
     ),
     "id twice among positives": (
-        {"p.fa": POSITIVES + ">chr8:5-9\nACGT\n"}, {}, ["p.fa", "'chr8:5-9'", "twice", "distinct"],
+        {"p.fa": POSITIVES + ">chr8:5-9\nACGT\n"}, {}, ["p.fa", "'chr8:5-9'", "stands before"],
     ),
     "id in both classes": (
-        {"n.fa": NEGATIVES + ">chr8:5-9\nACGT\n"}, {}, ["n.fa", "'chr8:5-9'", "twice", "distinct"],
+        {"n.fa": NEGATIVES + ">chr8:5-9\nACGT\n"}, {}, ["n.fa", "'chr8:5-9'", "stands before"],
     ),
     "no shuffle asked for": ({}, SHUFFLED | {"negatives_per_positive": 0},
                             ["--negatives-per-positive", "0"]),
@@ -270,7 +270,7 @@ REFUSED = {
     ),
     "simdata with an id twice": (
         {"x.simdata": f"{BOTH}chr1:0-4\tACGT\t\t0\n"}, FROM_SIMDATA,
-        ["x.simdata", "'chr1:0-4'", "twice"],
+        ["x.simdata", "'chr1:0-4'", "stands before"],
     ),
     "simdata of nothing": (
         {"x.simdata": f"{SIMDATA}chr1:0-4\t\t\t1\nchr2:0-4\t\t\t0\nchr8:0-4\t\t\t0\n"},

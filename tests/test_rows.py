@@ -81,6 +81,12 @@ def test_rows_that_are_not_there(stored, rows):
         stored[rows]
 
 
+@pytest.mark.parametrize("rows", [WHOLE[:, 0] > 2, [0.0, 1.0]], ids=["mask", "fractions"])
+def test_rows_that_are_not_numbers(stored, rows):
+    with pytest.raises(IndexError, match="rows are numbers, got"):
+        stored[rows]
+
+
 def test_what_is_read_can_be_changed_without_a_trace(stored):
     stored[2][:] = 77
     assert np.array_equal(stored[2], WHOLE[2])

@@ -250,7 +250,10 @@ def _open_sequences(
     ]
     if len(maps) == 1 and maps[0].nbytes <= cache_mb * 1_000_000:
         return maps[0]
-    return StoredRows(maps, cache_mb * 1_000_000)
+    try:
+        return StoredRows(maps, cache_mb * 1_000_000)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
 def _read_ids(file: Path) -> list[str]:
@@ -271,4 +274,6 @@ def _load(file: Path, shape: tuple[int, ...], mmap: bool = False) -> np.ndarray:
         raise InputError(
             f"{file}: expected uint8 of shape {shape}, got {array.dtype} of shape {array.shape}"
         )
+    if not array.flags.c_contiguous:
+        raise InputError(f"{file}: expected rows one after the other (C order), got columns")
     return array

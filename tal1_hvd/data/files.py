@@ -206,8 +206,12 @@ def require_vacant(path: Path) -> None:
     """Raise InputError if `path` exists and is anything but an empty folder."""
     if not is_vacant(path):
         raise InputError(f"{path}: exists already; choose another name or remove it")
-    if path.is_mount():
-        raise InputError(f"{path}: a mount point cannot be replaced; name a folder in it")
+    for kind, found in (
+        ("a mount point", path.resolve().is_mount()),
+        ("the working folder", path.resolve() == Path.cwd()),
+    ):
+        if found:
+            raise InputError(f"{path}: {kind} cannot be replaced; name a folder in it")
 
 
 def require_absent(path: Path) -> None:

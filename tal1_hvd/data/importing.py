@@ -214,7 +214,8 @@ def _require_distinct_ids(examples: Sequence[_Example]) -> None:
     for example in examples:
         if example.id in seen:
             raise InputError(
-                f"{example.where}: the id {example.id!r} occurs twice; ids must be distinct"
+                f"{example.where}: the id {example.id!r} stands before in this or the other file; "
+                "ids must be distinct"
             )
         seen.add(example.id)
 

@@ -62,7 +62,7 @@ class StoredRows:
         Raises
         ------
         IndexError
-            There is no such row.
+            There is no such row, or rows are not numbers.
         InputError
             A file was cut short.
         """
@@ -70,6 +70,8 @@ class StoredRows:
             rows = np.arange(*rows.indices(len(self)))
         rows = np.asarray(rows)
         flat = rows.ravel()
+        if flat.size and flat.dtype.kind not in "iu":
+            raise IndexError(f"rows are numbers, got {flat.dtype}")
         if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"rows {flat.min()} to {flat.max()} of {len(self)}")
         codes = np.empty((flat.size, self.shape[1]), dtype=np.uint8)
