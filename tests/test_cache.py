@@ -1,6 +1,7 @@
 """The cache of simulated datasets: where it is, and that it simulates once."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def test_dataset_is_made_once_under_xdg_cache_home(tmp_path, home):
     assert len(told) == 1
     assert (made / "dataset.json").stat().st_mtime_ns == changed
     assert not home.exists()
+
+
+def test_what_a_killed_process_left_is_removed():
+    made = cache.cached_dataset(SETTINGS)
+    shutil.rmtree(made)
+    left, other = (made.with_name(f".{name}.x1.tmp") for name in (made.name, "presence-abc"))
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "sequences.npy").touch()
+    cache.cached_dataset(SETTINGS)
+    assert other.exists()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("value", [None, ""])

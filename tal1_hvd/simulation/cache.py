@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -55,6 +56,9 @@ def cached_dataset(
         with FileLock(folder / f".{key}.lock"):
             if not target.exists():
                 count = settings.positives + settings.negatives
+                # Of a process that was killed; nobody else writes while this one has the lock.
+                for unfinished in folder.glob(f".{target.name}.*.tmp"):
+                    shutil.rmtree(unfinished, ignore_errors=True)
                 say(f"simulating the default dataset, {count:,} sequences, into {target}")
                 simulate(settings, target, jobs=usable_cores())
     except OSError as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -139,13 +141,23 @@ def _workers(jobs: int, blocks: list[_Block]) -> Iterator[Callable[..., Iterable
         return
     # Processes are started afresh: a fork copies whatever threads and locks the caller holds.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(blocks)), context) as pool:
+    with ProcessPoolExecutor(min(jobs, len(blocks)), context, _end_with_parent) as pool:
         try:
             yield pool.map
         except BaseException:
             # Otherwise it would wait for blocks that nobody wants any more.
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Have this process end when the one that started it does, even if that is killed."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _simulate_block(
