@@ -209,6 +209,8 @@ def test_is_ours(begin, job, monkeypatch):
     monkeypatch.setenv("PMIX_NAMESPACE", job)
     assert is_ours(rank.pid)
     assert not is_ours(other.pid)
+    # A rank's monitor has the rank's environment.
+    assert not is_ours(begin([sys.executable, "-c", "input()  # stop_monitor"]).pid)
 
 
 def test_environment(begin, job):

@@ -57,7 +57,10 @@ def is_ours(process: int) -> bool:
     """Say whether a process is this monitor's rank, or of the same job as far as one can tell."""
     job = launched_job()
     return process == os.getppid() or (
-        job is not None and launched_job(environment_of(process)) == job
+        job is not None
+        and launched_job(environment_of(process)) == job
+        # Monitors of other ranks have their environments.
+        and Path(__file__).stem not in command_of(process)
     )
 
 
@@ -73,11 +76,20 @@ def is_stopped(process: int) -> bool:
 
 def environment_of(process: int) -> Mapping[str, str]:
     """Return the environment that a process was started with; empty if it cannot be read."""
-    try:
-        lines = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return {}
+    lines = _read(process, "environ").split("\0")
     return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def command_of(process: int) -> str:
+    """Return a process's command line; empty if it cannot be read."""
+    return _read(process, "cmdline")
+
+
+def _read(process: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def end(process: int, seconds: float, timeout: float) -> None:
