@@ -176,7 +176,7 @@ def test_any_damaged_checkpoint(scratch, good_inputs, data):
         # The run is finished: a checkpoint that is taken is not trained on.
         code, out, err = run_line("train --out run --resume")
     if code == 0:
-        assert err.endswith("already finished; nothing to do\n")
+        assert err.endswith("already finished after epoch 1; nothing to do\n")
     else:
         require_one_line(code, out, err)
 

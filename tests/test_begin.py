@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tal1_hvd.errors import InputError
-from tal1_hvd.training.begin import Begun, Request, begin, new_run_path
+from tal1_hvd.training import begin as module
+from tal1_hvd.training.begin import Begun, Request, begin
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings, read_settings
 from tests.helpers import names
 
 
-def test_new_run_path():
-    path = new_run_path(TrainSettings(seed=7))
-    assert path.parent == Path("runs")
-    assert path.name.startswith("paper-seed7-2")
-
-
 class TestBegin:
     def test_notes_the_settings(self, tmp_path):
         begun = begin(Request({"epochs": 3}, tmp_path / "a" / "run"), 4)
-        assert begun == Begun(RunFolder(tmp_path / "a" / "run"), True, (tmp_path / "a",))
+        made = (tmp_path / "a" / "run", tmp_path / "a")
+        assert begun == Begun(RunFolder(tmp_path / "a" / "run"), True, made)
         assert read_settings(begun.folder.config) == (TrainSettings(epochs=3), 4)
         assert not begun.folder.has_begun()
 
@@ -33,6 +31,23 @@ class TestBegin:
         assert begun.folder.path.name.startswith("paper-seed5-")
         begun.take_back()
         assert not names(tmp_path)
+
+    def test_two_runs_in_a_second(self, tmp_path, monkeypatch):
+        class Noon(datetime):
+            @classmethod
+            def now(cls, zone):
+                return cls(2026, 1, 2, 12, tzinfo=zone)
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(module, "datetime", Noon)
+        folders = [begin(Request({}), 1).folder.path for _ in range(2)]
+        name = "paper-seed0-20260102-120000"
+        assert folders == [Path("runs", name), Path("runs", f"{name}-{os.getpid()}")]
+
+    def test_data_is_noted_by_its_absolute_path(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        begun = begin(Request({"data": "d"}, Path("run")), 1)
+        assert read_settings(begun.folder.config)[0].data == str(tmp_path / "d")
 
     def test_resume_takes_the_run_that_is_there(self, tmp_path):
         begin(Request({"epochs": 3}, tmp_path / "run"), 2)
@@ -46,7 +61,7 @@ class TestBegin:
             (tmp_path / "run").mkdir()
         begun = begin(Request({"data": "x"}, tmp_path / "run", resume=True), 1)
         assert begun.new
-        assert read_settings(begun.folder.config)[0].data == "x"
+        assert read_settings(begun.folder.config)[0].data == str(Path("x").absolute())
 
     @pytest.mark.parametrize("changes", [{}, {"epochs": 2}])
     def test_resume_of_nothing(self, tmp_path, changes):
@@ -97,6 +112,21 @@ class TestTakeBack:
         (tmp_path / "a" / "other").touch()
         begun.take_back()
         assert names(tmp_path / "a") == ["other"]
+
+    def test_keeps_a_folder_that_was_there(self, tmp_path):
+        (tmp_path / "empty").mkdir(mode=0o750)
+        (tmp_path / "link").symlink_to("empty")
+        for name in ("empty", "link"):
+            begin(Request({}, tmp_path / name), 1).take_back()
+            assert names(tmp_path) == ["empty", "link"]
+            assert not names(tmp_path / "empty")
+        assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o750
+
+    def test_keeps_what_somebody_put_there(self, tmp_path):
+        begun = begin(Request({}, tmp_path / "run"), 1)
+        (tmp_path / "run" / "notes.txt").touch()
+        begun.take_back()
+        assert names(tmp_path / "run") == ["notes.txt"]
 
     def test_keeps_a_run_that_has_begun(self, tmp_path):
         begun = begin(Request({}, tmp_path / "run"), 1)

@@ -81,7 +81,7 @@ class TestBatches:
 
 
 class TestResume:
-    before = TrainSettings(data="some/data", batch_size=16, accumulation=2, epochs=5, seed=3)
+    before = TrainSettings(data="/some/data", batch_size=16, accumulation=2, epochs=5, seed=3)
 
     @pytest.fixture
     def run(self, tmp_path):
@@ -178,21 +178,28 @@ class TestGoal:
         goal = read_goal(Request({}, run.path, resume=True), 1)
         assert goal == Goal(TrainSettings(epochs=3), None, None)
 
-    def test_of_a_run_that_has(self, run):
+    def test_of_a_run_that_has(self, tmp_path):
+        settings = TrainSettings(epochs=3, data=str(tmp_path))
+        run = RunFolder.create(tmp_path / "run", settings, 1)
         run.write_manifest(self.manifest)
         goal = read_goal(Request({}, run.path, resume=True), 1)
-        assert goal == Goal(TrainSettings(epochs=3), "where/it/was", self.manifest)
+        assert goal == Goal(settings, "where/it/was", self.manifest)
 
-    @pytest.mark.parametrize("there", [True, False])
-    def test_data_from_another_folder(self, tmp_path, there):
-        data = str(tmp_path if there else tmp_path / "gone")
-        run = RunFolder.create(tmp_path / "run", TrainSettings(data=data), 1)
+    def test_data_is_where_it_was_or_where_the_user_says(self, tmp_path):
+        run = RunFolder.create(tmp_path / "run", TrainSettings(data="elsewhere"), 1)
         run.write_manifest(self.manifest)
         found = [
             read_goal(Request(changes, run.path, resume=True), 1).data
             for changes in ({}, {"data": "anew"})
         ]
-        assert found == [data if there else "where/it/was", "anew"]
+        assert found == ["where/it/was", "anew"]
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_default_data_may_be_gone_from_the_cache(self, tmp_path, run, there):
+        path = str(tmp_path if there else tmp_path / "gone")
+        run.write_manifest({"dataset": {"path": path, "fingerprint": "abc"}})
+        goal = read_goal(Request({}, run.path, resume=True), 1)
+        assert goal.data == (path if there else None)
 
     @pytest.mark.parametrize(
         "text",

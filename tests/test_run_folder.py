@@ -15,7 +15,7 @@ from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings, read_settings
 from tests.helpers import names
 
-SETTINGS = TrainSettings(epochs=3, data="some/data")
+SETTINGS = TrainSettings(epochs=3, data="/some/data")
 
 
 @pytest.fixture
@@ -179,6 +179,8 @@ class TestReadMetrics:
 
 def test_leftovers_of_a_killed_session_are_removed(folder):
     kept = names(folder.path)
+    (folder.path / ".mine.tmp").mkdir()
+    kept.insert(0, ".mine.tmp")
     for left in (".model.tmp.keras", ".metrics.json.x1.tmp", "checkpoints/.last.npz.x2.tmp"):
         (folder.path / left).write_text("half")
     folder.last.write_text("whole")

@@ -11,7 +11,7 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.training.settings import CHANGEABLE, TrainSettings, read_settings
 
 OTHER = TrainSettings(
-    data="some/data",
+    data="/some/data",
     epochs=3,
     batch_size=8,
     accumulation=2,
@@ -109,6 +109,11 @@ class TestFile:
         file.write_text(settings.to_yaml(2))
         assert read_settings(file) == (settings, 2)
 
+    def test_data_is_named_for_any_folder(self, file, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        file.write_text(TrainSettings(data="sub/data").to_yaml(1))
+        assert read_settings(file)[0].data == str(tmp_path / "sub" / "data")
+
     def test_every_setting_is_written_as_its_flag_is_called(self):
         names = list(yaml.safe_load(TrainSettings().to_yaml(1)))
         fields = [f.name.replace("_", "-") for f in dataclasses.fields(TrainSettings)]
@@ -116,10 +121,12 @@ class TestFile:
         assert "batch-size" in names
 
     def test_settings_left_out_have_their_defaults(self, file):
-        file.write_text("epochs: 7\nbatch-size: 16\n")
-        assert read_settings(file) == (TrainSettings(epochs=7, batch_size=16), 1)
+        file.write_text("epochs: 7\nbatch-size: 16\nranks: 3\n")
+        assert read_settings(file) == (TrainSettings(epochs=7, batch_size=16), 3)
 
-    @pytest.mark.parametrize("text", ["", "epochs", "- epochs: 3", "{epochs: 3", "3: 3"])
+    @pytest.mark.parametrize(
+        "text", ["", "epochs", "epochs: 7\nseed: 1\n", "- epochs: 3", "{epochs: 3", "3: 3"]
+    )
     def test_damaged(self, file, text):
         file.write_text(text)
         with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
@@ -148,23 +155,23 @@ class TestFile:
         ],
     )
     def test_other_types(self, file, text):
-        file.write_text(text)
+        file.write_text(text if text.startswith("ranks") else f"{text}\nranks: 1\n")
         name = text.partition(":")[0]
         with pytest.raises(InputError, match=rf"config\.yaml: {name} cannot be "):
             read_settings(file)
 
     @pytest.mark.parametrize("text", ["learning-rate: 1", "stall-timeout: 2", "data:", "patience:"])
     def test_whole_numbers_and_nothing_where_they_are_allowed(self, file, text):
-        file.write_text(text)
+        file.write_text(f"{text}\nranks: 1\n")
         read_settings(file)
 
     def test_unknown_setting(self, file):
-        file.write_text("epochs: 3\nepoch: 3\n")
+        file.write_text("epochs: 3\nepoch: 3\nranks: 1\n")
         with pytest.raises(InputError, match=r"config\.yaml: unknown setting 'epoch'"):
             read_settings(file)
 
     def test_refused_value(self, file):
-        file.write_text("epochs: 0\n")
+        file.write_text("epochs: 0\nranks: 1\n")
         with pytest.raises(InputError, match="--epochs: must be at least 1, got 0"):
             read_settings(file)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.communicator import SingleProcess, connect
-from tal1_hvd.distributed.launch import launch_ranks
+from tal1_hvd.distributed.launch import find_launcher, launch_ranks
 from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.machine import quick_keras_import, start_tensorflow
 from tal1_hvd.training.plan import plan_batches
@@ -59,7 +59,7 @@ def break_down(data: Path, ranks: int, seed: int) -> dict[str, float]:
         if ranks == 1:
             code = subprocess.run(command, check=False).returncode
         else:
-            code = launch_ranks(command, ranks, {}, lambda line: False)
+            code = launch_ranks([*find_launcher(ranks), *command], {}, lambda line: False)
         if code:
             raise RuntimeError(f"{' '.join(command)} ended with exit code {code}")
         return json.loads(out.read_text())

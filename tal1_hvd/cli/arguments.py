@@ -54,7 +54,11 @@ class Parser(argparse.ArgumentParser):
         finder.add_argument("--config")
         file = finder.parse_known_args(argv)[0].config
         configured = [] if file is None else self._from_file(Path(file))
-        return self.parse_args([*configured, *argv])
+        found = self.parse_args([*configured, *argv])
+        if getattr(found, "out", None) == "":
+            # As an unset variable of a shell gives it; it would stand for the working folder.
+            raise InputError("--out: the name is empty")
+        return found
 
     def _from_file(self, path: Path) -> list[str]:
         """Return a configuration file as flags."""

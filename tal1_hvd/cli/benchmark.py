@@ -20,7 +20,7 @@ from tal1_hvd.cli.errors import say
 from tal1_hvd.cli.tables import show_benchmark, show_step
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.files import atomic_folder
-from tal1_hvd.distributed.launch import ranks_from, require_horovod
+from tal1_hvd.distributed.launch import find_launcher, ranks_from
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.training.plan import plan_batches
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and show."""
     ranks = ranks_from(args.ranks)
     if ranks > 1:
-        require_horovod()
+        find_launcher(ranks)
     data = args.data
     if data is None:
         data = cached_dataset(SimulationSettings(), say)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tal1_hvd.cli.errors import report
-from tal1_hvd.distributed.launch import launch_ranks, require_horovod
+from tal1_hvd.distributed.launch import find_launcher, launch_ranks
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
 from tal1_hvd.training.begin import Request, begin
@@ -61,8 +62,10 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     try:
         # What is wrong is found here in one line instead of one a rank; and the data is made here.
         make_plan(read_goal(request, count), 0, count, reporter)
-        require_horovod()
-    except InputError:
+        launcher = find_launcher(count)
+        with begun.folder.lock():
+            pass
+    except (InputError, KeyboardInterrupt):
         begun.take_back()
         raise
     if begun.new and request.resume:
@@ -70,7 +73,7 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     cores = usable_cores()
     slow = f" on {cores} cores, which is slower than {cores} ranks" if count > cores else ""
     reporter.message(f"starting {count} ranks{slow}")
-    code = _watch_ranks(request, folder, count, reporter)
+    code = _watch_ranks(launcher, request, folder, reporter)
     reporter.finish()
     go_on = f"; go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
     if code == _INTERRUPTED:
@@ -83,12 +86,13 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     return folder, code
 
 
-def _watch_ranks(request: Request, folder: Path, count: int, reporter: Reporter) -> int:
+def _watch_ranks(
+    launcher: Sequence[str], request: Request, folder: Path, reporter: Reporter
+) -> int:
     """Start the ranks and return the job's exit code."""
     try:
         return launch_ranks(
-            [sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
-            count,
+            [*launcher, sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
             {_EVENTS: "1"},
             lambda line: replay(line, reporter),
         )

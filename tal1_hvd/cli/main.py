@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[:1] != ["train"] or launched_rank() in (None, 0):
             report(str(error))
         return 2
-    except KeyboardInterrupt:
-        report("interrupted")
+    except KeyboardInterrupt as interrupt:
+        report("; go on with: ".join(["interrupted", *map(str, interrupt.args)]))
         return 130
     except BrokenPipeError:
         # Whoever read the output has seen enough.

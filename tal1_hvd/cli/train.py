@@ -142,8 +142,6 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or start the ranks that do."""
     changes = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
-    if args.out == "":
-        raise InputError("--out: the name of the run folder is empty")
     request = Request(changes, None if args.out is None else Path(args.out), args.resume)
     launched = launched_world_size()
     if args.ranks is not None and args.ranks != str(launched):

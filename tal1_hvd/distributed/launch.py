@@ -43,24 +43,52 @@ def ranks_from(text: str) -> int:
     raise InputError(f"--ranks: expected a number above 0 or auto, got {text!r}")
 
 
-def require_horovod() -> None:
-    """Raise InputError if Horovod is not installed."""
+def find_launcher(count: int) -> list[str]:
+    """Return mpirun's command line, or horovodrun's with Gloo where there is no MPI.
+
+    Parameters
+    ----------
+    count : int
+        Ranks.
+
+    Returns
+    -------
+    list of str
+        To be followed by the program.
+
+    Raises
+    ------
+    InputError
+        Horovod is not installed, or neither launcher.
+    """
     if importlib.util.find_spec("horovod") is None:
         raise InputError("--ranks: several ranks need Horovod; launch/setup builds it")
+    mpirun = _program("mpirun")
+    if mpirun is not None:
+        as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        # Ranks of one machine talk through shared memory, without the kernel's copying between
+        # processes, which containers forbid; threads are kept apart by the scheduler.
+        transport = ["--mca", "btl", "self,vader"]
+        transport += ["--mca", "btl_vader_single_copy_mechanism", "none"]
+        placement = ["--bind-to", "none", "--oversubscribe"]
+        return [mpirun, *as_root, *transport, *placement, "-np", str(count)]
+    horovodrun = _program("horovodrun")
+    if horovodrun is not None:
+        return [horovodrun, "--gloo", "-np", str(count)]
+    raise InputError("--ranks: found neither mpirun nor horovodrun; launch/setup installs both")
 
 
 def launch_ranks(
     command: Sequence[str],
-    count: int,
     environment: Mapping[str, str],
     handle: Callable[[str], bool],
 ) -> int:
-    """Start a command on several ranks of this machine and wait for it.
+    """Start a launcher with the ranks of this machine and wait for it.
 
     Parameters
     ----------
     command : sequence of str
-    count : int
+        The launcher's and the program's.
     environment : mapping
         Added to this process's own.
     handle : callable
@@ -70,14 +98,9 @@ def launch_ranks(
     -------
     int
         The launcher's exit code: that of the first rank that failed.
-
-    Raises
-    ------
-    InputError
-        No launcher is installed.
     """
     job = subprocess.Popen(
-        [*_launcher(count), *command],
+        command,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -99,23 +122,6 @@ def launch_ranks(
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _launcher(count: int) -> list[str]:
-    """Return mpirun's command line, or horovodrun's with Gloo where there is no MPI."""
-    mpirun = _program("mpirun")
-    if mpirun is not None:
-        as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        # Ranks of one machine talk through shared memory, without the kernel's copying between
-        # processes, which containers forbid; threads are kept apart by the scheduler.
-        transport = ["--mca", "btl", "self,vader"]
-        transport += ["--mca", "btl_vader_single_copy_mechanism", "none"]
-        placement = ["--bind-to", "none", "--oversubscribe"]
-        return [mpirun, *as_root, *transport, *placement, "-np", str(count)]
-    horovodrun = _program("horovodrun")
-    if horovodrun is not None:
-        return [horovodrun, "--gloo", "-np", str(count)]
-    raise InputError("--ranks: found neither mpirun nor horovodrun; launch/setup installs both")
 
 
 def _program(name: str) -> str | None:

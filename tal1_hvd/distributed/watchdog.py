@@ -67,10 +67,13 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         if self._active:
-            self._own.parent.mkdir(parents=True, exist_ok=True)
-            self._own.write_text(
-                f"{self._session} host {os.uname().nodename}, process {os.getpid()}"
-            )
+            try:
+                self._own.parent.mkdir(parents=True, exist_ok=True)
+                self._own.write_text(
+                    f"{self._session} host {os.uname().nodename}, process {os.getpid()}"
+                )
+            except OSError as error:
+                raise InputError(f"{self._own}: cannot be written: {error.strerror}") from None
             self._thread.start()
         return self
 

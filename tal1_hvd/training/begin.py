@@ -6,7 +6,7 @@ TensorFlow takes seconds to start; a run that is killed meanwhile can be resumed
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -55,14 +55,14 @@ class Begun:
     ----------
     folder : RunFolder
     new : bool
-        It was made for this request.
-    parents : tuple of Path
-        Folders around it that were made for it.
+        The request starts it.
+    made : tuple of Path
+        The folder and those around it, as far as they were made for it; innermost first.
     """
 
     folder: RunFolder
     new: bool = False
-    parents: tuple[Path, ...] = ()
+    made: tuple[Path, ...] = ()
 
     def take_back(self) -> None:
         """Remove what was made for a request that is refused, unless training has begun in it."""
@@ -70,8 +70,8 @@ class Begun:
             # Whoever trains into it by now keeps it.
             with contextlib.suppress(InputError), self.folder.lock():
                 if not self.folder.has_begun():
-                    shutil.rmtree(self.folder.path)
-            remove_empty(self.parents)
+                    self.folder.remove_settings()
+            remove_empty(self.made)
 
 
 def begin(request: Request, size: int) -> Begun:
@@ -105,17 +105,25 @@ def begin(request: Request, size: int) -> Begun:
                 "give --data, or leave --resume out"
             )
     settings = TrainSettings(**request.changes)
-    path = request.out or new_run_path(settings)
+    if request.out is not None:
+        return _create(request.out, settings, size)
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    path = Path("runs") / f"{settings.model}-seed{settings.seed}-{stamp}"
+    try:
+        return _create(path, settings, size)
+    except InputError:
+        if not exists(path):
+            raise
+    # Others have begun in the same second; no two processes of a machine have one number.
+    return _create(path.with_name(f"{path.name}-{os.getpid()}"), settings, size)
+
+
+def _create(path: Path, settings: TrainSettings, size: int) -> Begun:
     if exists(path / "config.yaml"):
         raise InputError(
             f"{path}: exists already and holds a run; go on with it by --resume, or choose "
             "another --out"
         )
-    parents = missing_parents(path)
-    return Begun(RunFolder.create(path, settings, size), True, parents)
-
-
-def new_run_path(settings: TrainSettings) -> Path:
-    """Return a name for a run folder, by model, seed and time (UTC)."""
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{settings.model}-seed{settings.seed}-{stamp}"
+    # All that is not there around a file in the folder.
+    made = missing_parents(path / "config.yaml")
+    return Begun(RunFolder.create(path, settings, size), True, made)

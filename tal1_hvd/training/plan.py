@@ -64,9 +64,10 @@ def read_goal(request: Request, size: int) -> Goal:
     settings = plan_resume(folder, request.changes, size)
     manifest = read_manifest(folder.manifest) if folder.has_begun() else None
     data = settings.data
-    if manifest and "data" not in request.changes and not (data and exists(Path(data))):
-        # The run was started from another folder, or with the default dataset.
-        data = manifest["dataset"]["path"]
+    if manifest and "data" not in request.changes:
+        # Where the default dataset was, there need not be one any more: it is simulated again.
+        noted = manifest["dataset"]["path"]
+        data = noted if data is not None or exists(Path(noted)) else None
     return Goal(settings, data, manifest)
 
 

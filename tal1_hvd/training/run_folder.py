@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -124,15 +125,25 @@ class RunFolder:
         try:
             return FileLock(self.path / ".lock", timeout=0).acquire()
         except Timeout:
-            raise InputError(f"{self.path}: another process is training into it") from None
+            raise InputError(
+                f"{self.path}: another process is training into it (ranks of a job that was killed "
+                "end within seconds)"
+            ) from None
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    def remove_settings(self) -> None:
+        """Remove all that is there before training begins; call it with the lock held."""
+        shutil.rmtree(self.heartbeats, ignore_errors=True)
+        for path in (self.config, self.path / ".lock"):
+            path.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
         """Remove what a killed session had begun to write."""
         for folder in (self.path, self.path / "checkpoints"):
             for unfinished in folder.glob(".*.tmp*"):
-                unfinished.unlink(missing_ok=True)
+                if unfinished.is_file():
+                    unfinished.unlink(missing_ok=True)
 
     def write_settings(self, settings: TrainSettings, ranks: int) -> None:
         """Replace the settings, and how many ranks train with them."""

@@ -61,6 +61,8 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     ------
     InputError
         The request cannot be carried out: an AgreedError, unless rank 0 saw it before ranks met.
+    KeyboardInterrupt
+        With the command that goes on.
     """
     first = launched_rank() in (None, 0)
     begun = begin(request, launched_world_size() or 1) if first else None
@@ -71,6 +73,10 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
         if begun is not None:
             begun.take_back()
         raise
+    except KeyboardInterrupt:
+        if begun is None:
+            raise
+        raise KeyboardInterrupt(f"tal1-hvd train --out {begun.folder.path} --resume") from None
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,9 @@ def _train(session: _Session) -> Result:
         lambda: _take_over(folder, plan, session.manifest, trainer) if rank == 0 else None,
     )
     if communicator.broadcast_json(_is_finished(folder, plan, checkpoint)):
-        reporter.message(f"{folder.path}: already finished; nothing to do")
+        if checkpoint is not None:
+            epoch = checkpoint.progress.epoch
+            reporter.message(f"{folder.path}: already finished after epoch {epoch}; nothing to do")
         communicator.close()
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
     reporter.message(_describe(plan, folder, session.device, communicator))

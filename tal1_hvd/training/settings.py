@@ -120,13 +120,16 @@ class TrainSettings:
     def to_yaml(self, ranks: int) -> str:
         """Return the settings as YAML, named as the flags are: a file for ``--config``.
 
+        The dataset is named by its absolute path, so that the file serves in any folder.
+
         Parameters
         ----------
         ranks : int
             How many trained with them, for ``--ranks``: the global batch depends on it.
         """
         named = {key.replace("_", "-"): value for key, value in asdict(self).items()}
-        return yaml.safe_dump({**named, "ranks": ranks}, sort_keys=False)
+        data = None if self.data is None else str(Path(self.data).absolute())
+        return yaml.safe_dump({**named, "data": data, "ranks": ranks}, sort_keys=False)
 
     def differences(self, other: TrainSettings) -> dict[str, tuple[Any, Any]]:
         """Return the settings whose values differ: own value, other's value."""
@@ -150,10 +153,13 @@ def read_settings(path: Path) -> tuple[TrainSettings, int]:
     """
     try:
         named = yaml.safe_load(path.read_text())
-        values = {key.replace("-", "_"): value for key, value in named.items()}
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}: not a run's settings: {error}") from None
-    ranks = values.pop("ranks", 1)
+    if not isinstance(named, dict) or "ranks" not in named:
+        # A user's own file for --config need not name the ranks; a run's always does.
+        raise InputError(f"{path}: not a run's settings: it does not say how many ranks trained")
+    values = {str(key).replace("-", "_"): value for key, value in named.items()}
+    ranks = values.pop("ranks")
     if type(ranks) is not int or ranks < 1:
         raise InputError(f"{path}: ranks cannot be {ranks!r}")
     unknown = sorted(set(values) - {field.name for field in fields(TrainSettings)})

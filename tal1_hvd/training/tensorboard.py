@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tal1_hvd.errors import InputError
+
 
 class TensorBoardLog:
     """Writes a scalar for every figure of an epoch.
@@ -18,13 +20,23 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path):
+        self._folder = folder
         self._writer = tf.summary.create_file_writer(str(folder))
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write epochs' history rows; their epochs are the steps."""
-        for row in rows:
-            with self._writer.as_default(step=row["epoch"]):
-                for name, value in row.items():
-                    if name != "epoch" and value is not None:
-                        tf.summary.scalar(name, value)
-        self._writer.flush()
+        """Write epochs' history rows; their epochs are the steps.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written to, or has no room.
+        """
+        try:
+            for row in rows:
+                with self._writer.as_default(step=row["epoch"]):
+                    for name, value in row.items():
+                        if name != "epoch" and value is not None:
+                            tf.summary.scalar(name, value)
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            raise InputError(f"{self._folder}: cannot be written: {error.message}") from None
