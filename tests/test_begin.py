@@ -63,20 +63,25 @@ class TestBegin:
         assert begun.new
         assert read_settings(begun.folder.config)[0].data == str(Path("x").absolute())
 
+    def test_resume_starts_a_run_on_ranks_of_a_job(self, tmp_path):
+        assert begin(Request({}, tmp_path / "run", resume=True), 2, job=True).new
+        assert read_settings(tmp_path / "run" / "config.yaml") == (TrainSettings(), 2)
+
     @pytest.mark.parametrize("changes", [{}, {"epochs": 2}])
     def test_resume_of_nothing(self, tmp_path, changes):
         with pytest.raises(InputError, match=r"no run to resume here.*give --data, or leave"):
             begin(Request(changes, tmp_path / "run", resume=True), 1)
         assert not names(tmp_path)
 
+    @pytest.mark.parametrize("job", [False, True])
     @pytest.mark.parametrize("changes", [{}, {"data": "x"}])
-    def test_resume_of_something_else(self, tmp_path, changes):
+    def test_resume_of_something_else(self, tmp_path, changes, job):
         (tmp_path / "file").touch()
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "labels.npy").touch()
         for name in ("file", "run"):
             with pytest.raises(InputError, match="no run to resume here"):
-                begin(Request(changes, tmp_path / name, resume=True), 1)
+                begin(Request(changes, tmp_path / name, resume=True), 1, job)
         assert names(tmp_path / "run") == ["labels.npy"]
 
     def test_resume_without_a_name(self):

@@ -94,7 +94,7 @@ def test_killed_before_ranks_meet(
     """The run has its settings, and how many ranks shared its global batch, from the beginning."""
     out = tmp_path / "run"
     flags = train_flags(small_data, out, "--epochs", EPOCHS)[2:]
-    killed = run([*launcher, PROGRAMS / "stops.py", "killed", *flags])
+    killed = run([*launcher, PROGRAMS / "killed.py", "connecting", *flags])
     assert killed.returncode != 0
     assert [path.name for path in out.iterdir()] == ["config.yaml"]
     command = [BIN / "tal1-hvd", "train", "--out", out, "--resume", "--ranks", ranks]
@@ -105,6 +105,24 @@ def test_killed_before_ranks_meet(
     else:
         found, expected = (json.loads((f / "metrics.json").read_text()) for f in (out, unbroken))
         assert found["global_batch_size"] == expected["global_batch_size"]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
+def test_killed_before_it_could_begin(
+    launcher, tmp_path: Path, tmp_path_factory, monkeypatch
+) -> None:
+    """Without a word about the data, too: in a job, nobody has mistyped a name at a terminal."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "default"))
+    out = tmp_path / "run"
+    flags = ["--out", out, "--epochs", "1"]
+    killed = run([*launcher, PROGRAMS / "killed.py", "born", *flags])
+    assert killed.returncode != 0
+    assert not out.exists()
+    resumed = run([*launcher, "-m", "tal1_hvd.train", *flags, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{out}: no run to go on with yet; starting it" in resumed.stderr
+    assert "training paper on 14,000 sequences of 1500 bp" in resumed.stderr
+    assert (out / "metrics.json").exists()
 
 
 def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ class Request:
     out : Path, optional
         The run folder; a new one under ``runs/`` if left out.
     resume : bool
-        Go on with the run in `out`; or start it, if there is nothing and `changes` names its data.
+        Go on with the run in `out`; or start it, if there is nothing and either `changes` names its
+        data or the ranks were started by a launcher.
     """
 
     changes: dict[str, Any]
@@ -74,7 +75,7 @@ class Begun:
             remove_empty(self.made)
 
 
-def begin(request: Request, size: int) -> Begun:
+def begin(request: Request, size: int, job: bool = False) -> Begun:
     """Make the run's folder, unless the request is to go on with one.
 
     Parameters
@@ -82,6 +83,8 @@ def begin(request: Request, size: int) -> Begun:
     request : Request
     size : int
         Ranks that will train.
+    job : bool
+        A launcher has started them: they may have been killed before they could begin.
 
     Returns
     -------
@@ -98,8 +101,8 @@ def begin(request: Request, size: int) -> Begun:
             raise InputError("--resume: name the run to go on with in --out")
         if exists(request.out / "config.yaml"):
             return Begun(RunFolder(request.out))
-        # Without a word about its data, a name that was mistyped would train on other data.
-        if "data" not in request.changes or not is_vacant(request.out):
+        # Without a word about its data, a name mistyped at a terminal would train on other data.
+        if not (job or "data" in request.changes) or not is_vacant(request.out):
             raise InputError(
                 f"{request.out}: no run to resume here (it has no config.yaml); to start one, "
                 "give --data, or leave --resume out"

@@ -64,8 +64,9 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     KeyboardInterrupt
         With the command that goes on.
     """
+    size = launched_world_size()
     first = launched_rank() in (None, 0)
-    begun = begin(request, launched_world_size() or 1) if first else None
+    begun = begin(request, size or 1, job=size is not None) if first else None
     try:
         with contextlib.ExitStack() as stack:
             return _train(_start(request, begun, make_reporter, stack))
