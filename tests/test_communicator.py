@@ -7,22 +7,17 @@ import os
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
 
 from tal1_hvd.distributed.communicator import HorovodCommunicator, SingleProcess, connect
 from tal1_hvd.errors import InputError
-from tests.helpers import forget_launcher
 
 
 @pytest.fixture(autouse=True)
-def environment():
-    """Forget what launcher started the tests; what they set is undone afterwards."""
-    with mock.patch.dict(os.environ):
-        forget_launcher()
-        yield os.environ
+def environment(not_launched):
+    return os.environ
 
 
 @pytest.fixture

