@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
+import gc
 import os
 import sys
 import traceback
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     # TensorFlow's notes about its own build say nothing to users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What is there at exit ends with the process; to look for garbage in it takes half a second.
+    atexit.register(gc.freeze)
     try:
         try:
             return _run(argv)

@@ -62,6 +62,8 @@ def set_horovod_defaults() -> None:
     if (Path(sys.prefix) / "bin" / "orted").exists():
         # Open MPI from PyPI: a process that no mpirun started does not know where it lies.
         os.environ.setdefault("OPAL_PREFIX", sys.prefix)
+        # Its transport for one-sided messages, which Horovod does not send, takes a second to end.
+        os.environ.setdefault("OMPI_MCA_btl", "^ofi")
 
 
 def shorten_sleeps() -> None:

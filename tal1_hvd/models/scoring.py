@@ -41,6 +41,7 @@ class Scorer:
                 batches,
                 fn_output_signature=scores,
             ),
+            autograph=False,
             input_signature=[tf.TensorSpec((None, batch, self.length), tf.uint8)],
         ).get_concrete_function()
 

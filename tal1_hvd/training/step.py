@@ -114,28 +114,39 @@ def compile_steps(
     variables = model.trainable_variables
     dtype = variables[0].dtype
 
+    def one_pass(
+        codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, count: tf.Tensor
+    ) -> Totals:
+        target = tf.cast(labels, dtype)[:, None]
+        weight = tf.cast(present, dtype)
+        with tf.GradientTape() as tape:
+            probability = model(codes, training=True)
+            losses = weight * keras.losses.binary_crossentropy(target, probability)
+            loss = tf.reduce_sum(losses) / tf.cast(count, dtype)
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        right = tf.equal(probability[:, 0] > 0.5, labels == 1) & present
+        return Totals(tf.cast(tf.reduce_sum(losses), tf.float64), tf.math.count_nonzero(right))
+
+    # AutoGraph would turn a Python loop into the same graph, and take half a second to start.
     @tf.function(
+        autograph=False,
         input_signature=[
             tf.TensorSpec((None, batch, length), tf.uint8),
             tf.TensorSpec((None, batch), tf.uint8),
             tf.TensorSpec((None, batch), tf.bool),
             tf.TensorSpec((None,), tf.int64),
-        ]
+        ],
     )
     def steps(codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, counts: tf.Tensor) -> Totals:
-        loss_sum = tf.constant(0, tf.float64)
-        correct = tf.constant(0, tf.int64)
-        for i in tf.range(tf.shape(codes)[0]):
-            target = tf.cast(labels[i], dtype)[:, None]
-            weight = tf.cast(present[i], dtype)
-            with tf.GradientTape() as tape:
-                probability = model(codes[i], training=True)
-                losses = weight * keras.losses.binary_crossentropy(target, probability)
-                loss = tf.reduce_sum(losses) / tf.cast(counts[i], dtype)
-            optimizer.apply(tape.gradient(loss, variables), variables)
-            loss_sum += tf.cast(tf.reduce_sum(losses), tf.float64)
-            right = tf.equal(probability[:, 0] > 0.5, labels[i] == 1) & present[i]
-            correct += tf.math.count_nonzero(right)
-        return Totals(loss_sum, correct)
+        def next_pass(i: tf.Tensor, totals: Totals) -> tuple[tf.Tensor, Totals]:
+            more = one_pass(codes[i], labels[i], present[i], counts[i])
+            return i + 1, Totals(totals.loss + more.loss, totals.correct + more.correct)
+
+        passes = tf.shape(codes)[0]
+        nothing = Totals(tf.constant(0, tf.float64), tf.constant(0, tf.int64))
+        _, totals = tf.while_loop(
+            lambda i, _: i < passes, next_pass, (0, nothing), maximum_iterations=passes
+        )
+        return totals
 
     return steps.get_concrete_function()
