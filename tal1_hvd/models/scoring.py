@@ -6,8 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tal1_hvd.data.encoding import UNKNOWN
-
 # Batches in one graph call, which costs as much as a few sequences.
 _MOST_BATCHES_A_CALL = 32
 # ...as long as their sequences take little memory.
@@ -17,8 +15,8 @@ _BYTES_A_CALL = 8_000_000
 class Scorer:
     """Applies a model to any number of sequences.
 
-    Every call of the network gets `batch` rows, the last ones padded with N: one traced graph,
-    and a sequence's score is the same whatever it is scored with.
+    Every call of the network gets `batch` rows, the last ones padded: one traced graph, and a
+    sequence's score is the same whatever it is scored with.
 
     Parameters
     ----------
@@ -71,6 +69,7 @@ class Scorer:
         count = len(codes)
         missing = -count % self._batch
         if missing:
-            codes = np.pad(codes, ((0, missing), (0, 0)), constant_values=UNKNOWN)
+            # By rows of A, which take less time than rows of N.
+            codes = np.pad(codes, ((0, missing), (0, 0)))
         batches = tf.constant(codes.reshape(-1, self._batch, self.length))
         return self._forward(batches).numpy().ravel()[:count]
