@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import sys
 
+import numpy as np
 import pytest
 
 from tal1_hvd.benchmark import contest
 from tal1_hvd.benchmark.breakdown import PARTS, parts_of
 from tal1_hvd.benchmark.contest import BASELINE, Plan, Timing
 from tal1_hvd.benchmark.results import summarise, write_results
+from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.errors import InputError
 from tests.jobs import BIN, run
 
@@ -155,6 +159,39 @@ def test_results_without_a_measured_time(tmp_path):
     report = json.loads((tmp_path / "benchmark.json").read_text())
     assert report["summary"]["1 rank"]["ratio"] is None
     assert report["step"] == parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["plain_keras", "plain_pytorch"])
+def test_plain_training(tmp_path, module):
+    """It tells poly-A from poly-T; the clock begins at the end of the first step."""
+    if module == "plain_pytorch":
+        pytest.importorskip("torch", reason="PyTorch is not installed; it is no requirement")
+    labels, splits = np.arange(512) % 2, np.repeat([0, 1], [384, 128])
+    with create_dataset(tmp_path / "data", 512, 100) as writer:
+        writer.put(0, np.repeat(3 * labels[:, None], 100, axis=1).astype(np.uint8))
+        writer.finish(
+            labels=labels,
+            splits=splits,
+            ids=[f"s{i}" for i in range(512)],
+            task="imported",
+            parameters={},
+            seed=0,
+        )
+    out = tmp_path / "course.json"
+    flags = ["--data", tmp_path / "data", "--epochs", "30", "--seed", "1", "--out", out]
+    ended = run([sys.executable, "-m", f"tal1_hvd.benchmark.{module}", *flags])
+    assert ended.returncode == 0, ended.stderr
+    course = json.loads(out.read_text())
+    assert len(course["accuracy"]) == len(course["seconds"]) == 30
+    assert course["accuracy"][-1] == 1
+    assert 0 < course["seconds"][0] < course["seconds"][-1]
+
+
+def test_pytorch_takes_part_where_it_is_installed():
+    installed = importlib.util.find_spec("torch") is not None
+    names = [BASELINE, *["pytorch"] * installed, "1 rank", "2 ranks"]
+    assert list(contest.contestants(plan())) == names
 
 
 @pytest.mark.mpi

@@ -1,30 +1,34 @@
-"""The published network as TensorFlow's guide to distributed Keras would train it.
-
-``python -m tal1_hvd.benchmark.baseline --data DIR --epochs N --out JSON`` (internal; the benchmark
-command starts it): one-hot float32 input, ``tf.data`` with cache, shuffle and batch,
-`MirroredStrategy`, ``compile`` and ``fit`` with validation.
-"""
+"""What the programs that train for comparison share: their flags, and the course they write."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from tal1_hvd.data.dataset import Dataset, open_dataset
-from tal1_hvd.published import FILTER_WIDTH, FILTERS, POOL_WIDTH
 
-_BATCH = 64
-_SHUFFLE_BUFFER = 10_000
+BATCH = 64
+
+Course = dict[str, list[float]]
 
 
-def main() -> int:
-    """Train and write the course of the validation accuracy."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(train: Callable[[Dataset, int, int], Course]) -> int:
+    """Train on a dataset and write the course as JSON.
+
+    Parameters
+    ----------
+    train : callable
+        From a dataset, epochs and a seed to `accuracy` on the validation split after each epoch,
+        and `seconds` from the end of the first step to that of each epoch.
+
+    Returns
+    -------
+    int
+        0.
+    """
+    parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -33,61 +37,3 @@ def main() -> int:
     course = train(open_dataset(args.data, verify=False), args.epochs, args.seed)
     args.out.write_text(json.dumps(course))
     return 0
-
-
-def train(dataset: Dataset, epochs: int, seed: int) -> dict[str, list[float]]:
-    """Train the published network.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    epochs : int
-    seed : int
-
-    Returns
-    -------
-    dict
-        `accuracy` on the validation split after each epoch, and `seconds` since the first step.
-    """
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(seed)
-    strategy = tf.distribute.MirroredStrategy()
-    with strategy.scope():
-        model = keras.Sequential(
-            [
-                keras.layers.Input((1, dataset.length, 4)),
-                keras.layers.Conv2D(FILTERS, (1, FILTER_WIDTH), activation="relu"),
-                keras.layers.MaxPooling2D((1, POOL_WIDTH)),
-                keras.layers.Flatten(),
-                keras.layers.Dense(1, activation="sigmoid"),
-            ]
-        )
-        model.compile("adam", loss="binary_crossentropy", metrics=["accuracy", keras.metrics.AUC()])
-
-    def batches(split: str, shuffle: bool) -> tf.data.Dataset:
-        rows = dataset.rows(split)
-        one_hot = np.eye(5, 4, dtype=np.float32)[dataset.sequences[rows]][:, None]
-        examples = tf.data.Dataset.from_tensor_slices((one_hot, dataset.labels[rows])).cache()
-        if shuffle:
-            examples = examples.shuffle(_SHUFFLE_BUFFER, seed=seed)
-        return examples.batch(_BATCH * strategy.num_replicas_in_sync).prefetch(tf.data.AUTOTUNE)
-
-    training, validation = batches("train", True), batches("validation", False)
-    # The first batch's end is the first moment: what is before it is mostly tracing.
-    began: list[float] = []
-    ended: list[float] = []
-    clock = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: began or began.append(time.monotonic()),
-        on_epoch_end=lambda epoch, logs: ended.append(time.monotonic()),
-    )
-    history = model.fit(
-        training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[clock]
-    )
-    seconds = [end - began[0] for end in ended]
-    return {"accuracy": history.history["val_accuracy"], "seconds": seconds}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

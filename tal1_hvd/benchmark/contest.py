@@ -1,4 +1,4 @@
-"""Plain Keras and ours, in turn, on the same data: seconds by the outside clock."""
+"""Plain Keras, PyTorch and ours, in turn, on the same data: seconds by the outside clock."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,22 @@ def name_of(ranks: int) -> str:
 
 
 def contestants(plan: Plan) -> dict[str, Callable[[int], Timing]]:
-    """Return each contestant's name and how it trains for a number of epochs."""
+    """Return each contestant's name and how it trains for a number of epochs.
+
+    PyTorch is one where it is installed.
+    """
     ours = {
         name_of(ranks): lambda epochs, ranks=ranks: _ours(plan, ranks, epochs)
         for ranks in plan.ranks
     }
-    return {BASELINE: lambda epochs: _baseline(plan, epochs), **ours}
+    plain = {BASELINE: "plain_keras"}
+    if find_spec("torch") is not None:
+        plain["pytorch"] = "plain_pytorch"
+    theirs = {
+        name: lambda epochs, module=module: _plain(plan, module, epochs)
+        for name, module in plain.items()
+    }
+    return {**theirs, **ours}
 
 
 def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -146,10 +157,10 @@ def run(plan: Plan, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     return rows
 
 
-def _baseline(plan: Plan, epochs: int) -> Timing:
+def _plain(plan: Plan, module: str, epochs: int) -> Timing:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "course.json"
-        command = [sys.executable, "-m", "tal1_hvd.benchmark.baseline"]
+        command = [sys.executable, "-m", f"tal1_hvd.benchmark.{module}"]
         command += ["--data", str(plan.data), "--epochs", str(epochs), "--seed", str(plan.seed)]
         seconds, peak = _time([*command, "--out", str(out)])
         course = json.loads(out.read_text())

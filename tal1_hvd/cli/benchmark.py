@@ -1,8 +1,9 @@
 """Measure how fast training is, against plain Keras with MirroredStrategy on the same data.
 
-The contestants train in turn, each for two numbers of epochs; the difference by the outside clock
-is the time of epochs alone, validation and checkpoints included. What counts are the ratios within
-a turn. On 2 cores a turn takes about 5 minutes, most of it plain Keras.
+Plain PyTorch takes part where it is installed (pip install torch). The contestants train in turn,
+each for two numbers of epochs; the difference by the outside clock is the time of epochs alone,
+validation and checkpoints included. What counts are the ratios within a turn. On 2 cores a turn
+takes about 5 minutes, most of it plain Keras.
 """
 
 from __future__ import annotations
