@@ -30,7 +30,7 @@ GLOO = [str(Path(sys.executable).parent / "horovodrun"), "--gloo", "-np", str(RA
 # name: launcher, environment, flags
 VARIANTS: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "ours": (UNBOUND, {}, []),
-    "Horovod's and Open MPI's own": (
+    "Horovod's and Open MPI's defaults": (
         UNBOUND,
         {"HOROVOD_CYCLE_TIME": "1", "OMPI_MCA_mpi_yield_when_idle": "0"},
         [],

@@ -1,5 +1,5 @@
 // What each part of the compiled first layer takes on one core, without TensorFlow around it: the
-// published network, batches of 64 sequences of 1,500 bp.
+// published network, batches of 64 sequences of 1,500 bp. (-g tells a profiler the names of lines.)
 //
 //   g++ -O3 -std=c++17 -Wno-psabi -g -I tal1_hvd/models/native benchmarks/kernel_parts.cc \
 //       tal1_hvd/models/native/kernels_*.cc -o parts && ./parts

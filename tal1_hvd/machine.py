@@ -23,8 +23,8 @@ def usable_cores() -> int:
 def quick_keras_import() -> Iterator[None]:
     """Import TensorFlow, and Keras with it, without scikit-learn and Matplotlib.
 
-    These take 1.7 of 4.2 seconds; and no garbage is collected meanwhile, as there is none, which
-    takes another 0.2. In a process that imports Keras inside this block,
+    These take 1.7 of 4.2 seconds; and no garbage is collected meanwhile, as there is little,
+    which takes another 0.2. In a process that imports Keras inside this block,
     ``keras.wrappers`` and Keras's plots of images do not work; the packages themselves can be
     imported afterwards. For the main thread, before there are others that import.
     """

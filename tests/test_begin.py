@@ -80,7 +80,7 @@ class TestBegin:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "labels.npy").touch()
         for name in ("file", "run"):
-            with pytest.raises(InputError, match="no run to resume here"):
+            with pytest.raises(InputError, match=r"no run to resume here.*choose another --out"):
                 begin(Request(changes, tmp_path / name, resume=True), 1, job)
         assert names(tmp_path / "run") == ["labels.npy"]
 

@@ -126,6 +126,7 @@ def test_the_users_own_values_stay(environment, no_open_mpi, name, value):
 
 @pytest.mark.parametrize("transports", [None, "self,tcp"])
 def test_open_mpi_of_pypi(environment, no_open_mpi, transports):
+    environment["HOME"] = str(no_open_mpi)
     (no_open_mpi / "bin").mkdir()
     (no_open_mpi / "bin" / "orted").touch()
     environment.pop("OMPI_MCA_btl", None)
@@ -134,6 +135,16 @@ def test_open_mpi_of_pypi(environment, no_open_mpi, transports):
     set_horovod_defaults()
     assert environment["OPAL_PREFIX"] == str(no_open_mpi)
     assert environment["OMPI_MCA_btl"] == (transports or "^ofi")
+
+
+def test_open_mpi_parameters_in_a_file_stay(environment, no_open_mpi):
+    environment["HOME"] = str(no_open_mpi)
+    for file in ("bin/orted", ".openmpi/mca-params.conf"):
+        (no_open_mpi / file).parent.mkdir()
+        (no_open_mpi / file).write_text("btl = self,tcp")
+    environment.pop("OMPI_MCA_btl", None)
+    set_horovod_defaults()
+    assert "OMPI_MCA_btl" not in environment
 
 
 def test_usable_cores_are_those_this_process_may_use(monkeypatch):

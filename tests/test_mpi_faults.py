@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,15 +87,23 @@ def test_killed_before_its_first_checkpoint(
     assert_same_outcome(out, unbroken)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
-@pytest.mark.parametrize("ranks", ["1", "2"])
+@pytest.mark.parametrize(
+    ("launcher", "rank", "ranks"),
+    [
+        (LAUNCHERS[0], "0", "2"),
+        (LAUNCHERS[0], "1", "1"),
+        (LAUNCHERS[1], "0", "1"),
+        (LAUNCHERS[1], "1", "2"),
+    ],
+    ids=["mpirun-0", "mpirun-1", "gloo-0", "gloo-1"],
+)
 def test_killed_before_ranks_meet(
-    launcher, ranks: str, small_data: Path, unbroken: Path, tmp_path: Path
+    launcher, rank: str, ranks: str, small_data: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     """The run has its settings, and how many ranks shared its global batch, from the beginning."""
     out = tmp_path / "run"
     flags = train_flags(small_data, out, "--epochs", EPOCHS)[2:]
-    killed = run([*launcher, PROGRAMS / "killed.py", "connecting", *flags])
+    killed = run([*launcher, PROGRAMS / "killed.py", rank, "connecting", *flags])
     assert killed.returncode != 0
     assert [path.name for path in out.iterdir()] == ["config.yaml"]
     command = [BIN / "tal1-hvd", "train", "--out", out, "--resume", "--ranks", ranks]
@@ -107,22 +116,21 @@ def test_killed_before_ranks_meet(
         assert found["global_batch_size"] == expected["global_batch_size"]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
-def test_killed_before_it_could_begin(
-    launcher, tmp_path: Path, tmp_path_factory, monkeypatch
-) -> None:
-    """Without a word about the data, too: in a job, nobody has mistyped a name at a terminal."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "default"))
-    out = tmp_path / "run"
-    flags = ["--out", out, "--epochs", "1"]
-    killed = run([*launcher, PROGRAMS / "killed.py", "born", *flags])
-    assert killed.returncode != 0
-    assert not out.exists()
-    resumed = run([*launcher, "-m", "tal1_hvd.train", *flags, "--resume"])
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"{out}: no run to go on with yet; starting it" in resumed.stderr
-    assert "training paper on 14,000 sequences of 1500 bp" in resumed.stderr
-    assert (out / "metrics.json").exists()
+def test_killed_before_it_could_begin(tmp_path: Path, monkeypatch) -> None:
+    """Without a word about the data, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train = ["-m", "tal1_hvd.train", "--epochs", "1", "--out"]
+    unbroken = run([*mpirun(2), *train, tmp_path / "unbroken"])
+    assert unbroken.returncode == 0, unbroken.stderr
+    for number, launcher in enumerate(LAUNCHERS):
+        out = tmp_path / f"run{number}"
+        killed = run([*launcher, PROGRAMS / "killed.py", "0", "born", *train[2:], out])
+        assert killed.returncode != 0
+        assert not out.exists()
+        resumed = run([*launcher, *train, out, "--resume"])
+        assert resumed.returncode == 0, resumed.stderr
+        assert f"{out}: no run to go on with yet; starting it" in resumed.stderr
+        assert_same_outcome(out, tmp_path / "unbroken")
 
 
 def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> None:
@@ -138,6 +146,27 @@ def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> 
     # A process that has ended has no command line, even if nobody has collected it yet.
     commands = [Path(f"/proc/{rank}/cmdline") for rank in ranks]
     assert not any(command.exists() and command.read_bytes() for command in commands)
+
+
+def test_ranks_end_with_a_launcher_that_is_killed(small_data: Path, tmp_path: Path) -> None:
+    flags = train_flags(small_data, tmp_path / "run", "--epochs", LONG)[2:]
+    job = start([BIN / "tal1-hvd", "train", "--ranks", "2", *flags])
+    read_until(job, "starting 2 ranks")
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
+
+    def is_mpirun(process: str) -> bool:
+        command = Path(f"/proc/{process}/cmdline")
+        return command.exists() and b"mpirun" in command.read_bytes()
+
+    while not (started := list(filter(is_mpirun, children.read_text().split()))):
+        assert job.poll() is None
+    send(job.pid, signal.SIGKILL)
+    job.wait()
+    # Open MPI's launcher ends its ranks, and then itself; they have not even begun to train.
+    deadline = time.monotonic() + 60
+    while is_mpirun(started[0]):
+        assert time.monotonic() < deadline
+    assert not (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_half_written_checkpoint_is_never_picked_up(small_data: Path, tmp_path: Path) -> None:

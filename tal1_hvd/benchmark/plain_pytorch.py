@@ -1,7 +1,8 @@
 """The published network as PyTorch's tutorials would train it, where PyTorch is installed.
 
 ``python -m tal1_hvd.benchmark.plain_pytorch --data DIR --epochs N --out JSON`` (internal; the
-benchmark command starts it): one-hot float32 input, a `DataLoader` that shuffles, all cores.
+benchmark command starts it): one-hot float32 input, a `DataLoader` that shuffles, all cores; of the
+validation split only the accuracy, where the others compute more.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def add_arguments(parser: Parser) -> None:
         "--resume",
         action="store_true",
         help="go on with the run in --out, with its settings; if it had not "
-        "begun, start it (with --data, or under mpirun or horovodrun)",
+        "begun, start it (with --data, or under mpirun, horovodrun or srun)",
     )
     parser.add_argument(
         "--ranks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -41,6 +42,10 @@ def ranks_from(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     raise InputError(f"--ranks: expected a number above 0 or auto, got {text!r}")
+
+
+# PR_SET_PDEATHSIG of Linux's <linux/prctl.h>.
+_SIGNAL_AT_PARENTS_DEATH = 1
 
 
 def find_launcher(count: int) -> list[str]:
@@ -99,8 +104,11 @@ def launch_ranks(
     int
         The launcher's exit code: that of the first rank that failed.
     """
+    # Otherwise ranks train on when this process is killed, until they have something to say.
+    prctl = ctypes.CDLL(None).prctl
     job = subprocess.Popen(
         command,
+        preexec_fn=lambda: prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGTERM),
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -101,12 +101,13 @@ def begin(request: Request, size: int, job: bool = False) -> Begun:
             raise InputError("--resume: name the run to go on with in --out")
         if exists(request.out / "config.yaml"):
             return Begun(RunFolder(request.out))
-        # Without a word about its data, a name mistyped at a terminal would train on other data.
-        if not (job or "data" in request.changes) or not is_vacant(request.out):
-            raise InputError(
-                f"{request.out}: no run to resume here (it has no config.yaml); to start one, "
-                "give --data, or leave --resume out"
-            )
+        nothing = f"{request.out}: no run to resume here (it has no config.yaml); "
+        if not is_vacant(request.out):
+            raise InputError(f"{nothing}choose another --out")
+        # A mistyped name would train on the default data. That is risked where the ranks of a job
+        # may have been killed before they could begin.
+        if not (job or "data" in request.changes):
+            raise InputError(f"{nothing}to start one, give --data, or leave --resume out")
     settings = TrainSettings(**request.changes)
     if request.out is not None:
         return _create(request.out, settings, size)

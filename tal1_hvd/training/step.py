@@ -89,7 +89,7 @@ def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator
 
 
 def logits_of(probability: tf.Tensor) -> tf.Tensor:
-    """Return what a layer's sigmoid was taken of.
+    """Return what the sigmoid of a model's last layer was taken of.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def logits_of(probability: tf.Tensor) -> tf.Tensor:
     Raises
     ------
     ValueError
-        It is no output of a Keras layer with ``activation="sigmoid"``.
+        Keras has noted none, as it does for ``activation="sigmoid"``.
     """
     # Where Keras's own binary cross-entropy finds them (keras/src/activations/activations.py).
     logits = getattr(probability, "_keras_logits", None)
