@@ -143,8 +143,9 @@ class Peer:
         joined = np.concatenate(pair if self._rank == 0 else pair[::-1])
         return SimpleNamespace(numpy=lambda: joined)
 
-    def broadcast_variables(self, tensors, root_rank):
-        self.log.append((tensors, root_rank))
+    def broadcast(self, tensor, root_rank):
+        self.log.append((tensor, root_rank))
+        return f"rank 0's {tensor}"
 
     def shutdown(self):
         assert not self._answers
@@ -209,10 +210,13 @@ class TestHorovodCommunicator:
     def test_only_rank_0_needs_a_json_value_to_broadcast(self, join):
         assert join(1, sent("x"))[0].broadcast_json(object()) == "x"
 
-    def test_variables_are_handed_over_by_value(self, join):
+    def test_variables_take_rank_0s_values(self, join):
         communicator, peer = join(0)
-        communicator.broadcast_variables([SimpleNamespace(value="a"), SimpleNamespace(value="b")])
-        assert peer.log[-1] == (["a", "b"], 0)
+        taken = []
+        variables = [SimpleNamespace(value=value, assign=taken.append) for value in "ab"]
+        communicator.broadcast_variables(variables)
+        assert peer.log[-2:] == [("a", 0), ("b", 0)]
+        assert taken == ["rank 0's a", "rank 0's b"]
 
     def test_all_ranks_come_before_the_connection_is_closed(self, join):
         communicator, peer = join(0, [np.zeros(1, np.uint8)])

@@ -88,29 +88,6 @@ def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator
             yield pending.popleft().result()
 
 
-def logits_of(probability: tf.Tensor) -> tf.Tensor:
-    """Return what the sigmoid of a model's last layer was taken of.
-
-    Parameters
-    ----------
-    probability : tf.Tensor
-
-    Returns
-    -------
-    tf.Tensor
-
-    Raises
-    ------
-    ValueError
-        Keras has noted none, as it does for ``activation="sigmoid"``.
-    """
-    # Where Keras's own binary cross-entropy finds them (keras/src/activations/activations.py).
-    logits = getattr(probability, "_keras_logits", None)
-    if logits is None:
-        raise ValueError("the model must end with a layer of activation 'sigmoid'")
-    return logits
-
-
 def compile_steps(
     model: keras.Model, optimizer: keras.optimizers.Optimizer, batch: int
 ) -> Callable[..., Totals]:
@@ -122,7 +99,7 @@ def compile_steps(
     Parameters
     ----------
     model : keras.Model
-        Input uint8 codes, shape (batch, length); output a sigmoid's, shape (batch, 1).
+        Input uint8 codes, shape (batch, length); output shape (batch, 1).
     optimizer : keras.optimizers.Optimizer
         Built; sums gradients over ranks.
     batch : int
@@ -137,6 +114,19 @@ def compile_steps(
     variables = model.trainable_variables
     dtype = variables[0].dtype
 
+    def one_pass(
+        codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, count: tf.Tensor
+    ) -> Totals:
+        target = tf.cast(labels, dtype)[:, None]
+        weight = tf.cast(present, dtype)
+        with tf.GradientTape() as tape:
+            probability = model(codes, training=True)
+            losses = weight * keras.losses.binary_crossentropy(target, probability)
+            loss = tf.reduce_sum(losses) / tf.cast(count, dtype)
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        right = tf.equal(probability[:, 0] > 0.5, labels == 1) & present
+        return Totals(tf.cast(tf.reduce_sum(losses), tf.float64), tf.math.count_nonzero(right))
+
     # AutoGraph would turn a Python loop into the same graph, and take half a second to start.
     @tf.function(
         autograph=False,
@@ -148,28 +138,15 @@ def compile_steps(
         ],
     )
     def steps(codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, counts: tf.Tensor) -> Totals:
+        def next_pass(i: tf.Tensor, totals: Totals) -> tuple[tf.Tensor, Totals]:
+            more = one_pass(codes[i], labels[i], present[i], counts[i])
+            return i + 1, Totals(totals.loss + more.loss, totals.correct + more.correct)
+
         passes = tf.shape(codes)[0]
-        targets = tf.cast(labels, dtype)[:, :, None]
-        weights = tf.cast(present, dtype)[:, :, None]
-        rates = weights / tf.cast(counts, dtype)[:, None, None]
-
-        def one_pass(i: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            with tf.GradientTape() as tape:
-                logits = logits_of(model(codes[i], training=True))
-            # The slope of a sigmoid's cross-entropy: where the loss itself is differentiated, a
-            # step takes a tenth longer.
-            slope = rates[i] * (tf.sigmoid(logits) - targets[i])
-            optimizer.apply(tape.gradient(logits, variables, slope), variables)
-            return i + 1, done.write(i, logits)
-
-        done = tf.TensorArray(dtype, passes, element_shape=(batch, 1))
-        _, done = tf.while_loop(
-            lambda i, _: i < passes, one_pass, (0, done), maximum_iterations=passes
+        nothing = Totals(tf.constant(0, tf.float64), tf.constant(0, tf.int64))
+        _, totals = tf.while_loop(
+            lambda i, _: i < passes, next_pass, (0, nothing), maximum_iterations=passes
         )
-        # What is only to be told is computed for all passes at once.
-        logits = done.stack()
-        losses = weights * tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
-        right = tf.equal(tf.sigmoid(logits) > 0.5, targets > 0.5) & (weights > 0)
-        return Totals(tf.reduce_sum(tf.cast(losses, tf.float64)), tf.math.count_nonzero(right))
+        return totals
 
     return steps.get_concrete_function()
