@@ -95,28 +95,23 @@ def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
         Of the longer training.
     """
     table = _table("")
-    for name in (
-        "µs a\nsequence",
-        "times\nas fast",
-        "\n(range)",
-        "\nscaling",
-        f"{epochs} epochs\nall in",
-        f"to\n{TARGET_ACCURACY:.2%}",
-        "largest\nprocess",
+    for contestant in summary:
+        table.add_column(contestant, justify="right", no_wrap=True)
+    found = summary.values()
+    for title, cells in (
+        ("µs a sequence", (_tenths(f["microseconds"]) for f in found)),
+        ("examples a second", (_whole(f["examples_per_second"]) for f in found)),
+        ("times as fast", (_tenths(f["ratio"]) for f in found)),
+        ("  from repeat to repeat", (_range(f["ratio_low"], f["ratio_high"]) for f in found)),
+        ("scaling efficiency", (_percent(f["efficiency"]) for f in found)),
+        (f"{epochs} epochs, all in", (_tenths(f["seconds"], " s") for f in found)),
+        (
+            f"to {TARGET_ACCURACY:.2%} in validation",
+            (_tenths(f["seconds_to_target"], " s") for f in found),
+        ),
+        ("largest process", (_whole(f["peak_mb"], " MB") for f in found)),
     ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for contestant, found in summary.items():
-        measured = found["ratio"] is not None
-        table.add_row(
-            contestant,
-            _tenths(found["microseconds"]),
-            _tenths(found["ratio"]),
-            f"{found['ratio_low']:.1f}-{found['ratio_high']:.1f}" if measured else "-",
-            "-" if found["efficiency"] is None else f"{found['efficiency']:.0%}",
-            _tenths(found["seconds"], " s"),
-            _tenths(found["seconds_to_target"], " s"),
-            f"{found['peak_mb']:,.0f} MB",
-        )
+        table.add_row(title, *cells)
     _print(table)
 
 
@@ -165,6 +160,18 @@ def _number(value: float | None) -> str:
 
 def _tenths(value: float | None, unit: str = "") -> str:
     return "-" if value is None else f"{value:.1f}{unit}"
+
+
+def _whole(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:,.0f}{unit}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.1f}-{high:.1f}"
 
 
 def _interval(bounds: list[float] | None) -> str:
