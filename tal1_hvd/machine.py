@@ -42,17 +42,25 @@ def quick_keras_import() -> Iterator[None]:
             gc.enable()
 
 
-def start_tensorflow(threads: int, local_rank: int = 0) -> str:
-    """Import TensorFlow, give this rank its device and threads, and make results repeatable.
+def start_tensorflow(
+    threads: int, local_rank: int = 0, replicas: int = 1, deterministic: bool = True
+) -> str:
+    """Import TensorFlow, give this process its devices and threads, and make results repeatable.
 
     Call it before anything else touches TensorFlow.
 
     Parameters
     ----------
     threads : int
-        Compute threads.
+        Compute threads a rank.
     local_rank : int
-        Rank among those on this machine; it takes the GPU of that number, where there are GPUs.
+        Number of this process among those on this machine; it takes the GPU of that number, where
+        there are GPUs.
+    replicas : int
+        Ranks of this process; each takes a GPU or, where there are none, a logical CPU device.
+    deterministic : bool
+        Let TensorFlow refuse what could give other bits the next time. XLA then refuses the
+        gradient of max-pooling, on whatever device.
 
     Returns
     -------
@@ -70,17 +78,25 @@ def start_tensorflow(threads: int, local_rank: int = 0) -> str:
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # The graph is a chain: more than one operation at a time has nothing to do.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.experimental.enable_op_determinism()
+    tf.config.threading.set_inter_op_parallelism_threads(replicas)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
+        if replicas > 1:
+            devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0], devices
+            )
         return f"CPU ({threads} thread{'s' if threads > 1 else ''})"
-    if local_rank >= len(gpus):
+    own = gpus[local_rank : local_rank + replicas]
+    if len(own) < replicas:
         raise InputError(
-            f"local rank {local_rank} has no GPU: this machine has {len(gpus)}; start at most "
-            "that many ranks on it, or hide the GPUs with CUDA_VISIBLE_DEVICES=''"
+            f"rank {local_rank + len(own)} of this machine has no GPU: there are {len(gpus)}; "
+            "start at most that many ranks on it, or hide the GPUs with CUDA_VISIBLE_DEVICES=''"
         )
-    tf.config.set_visible_devices(gpus[local_rank], "GPU")
-    # Otherwise the first process on a GPU takes all of its memory.
-    tf.config.experimental.set_memory_growth(gpus[local_rank], True)
-    return f"GPU {local_rank}"
+    tf.config.set_visible_devices(own, "GPU")
+    for gpu in own:
+        # Otherwise the first process on a GPU takes all of its memory.
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return f"GPU {local_rank}" if replicas == 1 else f"GPUs 0 to {replicas - 1}"

@@ -33,7 +33,7 @@ def names(folder: Path) -> list[str]:
 def forget_launcher() -> None:
     """Take what a launcher says out of the environment, as one may have started the tests."""
     for name in list(os.environ):
-        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "SLURM_")):
+        if name.startswith(("HOROVOD_", "OMPI_", "PMI_", "SLURM_", "TF_CONFIG")):
             del os.environ[name]
 
 

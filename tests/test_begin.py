@@ -13,7 +13,7 @@ from tal1_hvd.training import begin as module
 from tal1_hvd.training.begin import Begun, Request, begin
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings, read_settings
-from tests.helpers import names
+from tests.helpers import names, refused
 
 
 class TestBegin:
@@ -151,13 +151,23 @@ class TestTakeBack:
         assert names(tmp_path / "run") == ["config.yaml"]
 
 
-class TestStallTimeout:
+class TestExpected:
     def test_default(self):
-        assert Request({}).stall_timeout() == TrainSettings().stall_timeout
+        assert Request({}).expected() == (TrainSettings(), None)
 
     def test_given(self, tmp_path):
-        assert Request({"stall_timeout": 0.0}, tmp_path, resume=True).stall_timeout() == 0.0
+        expected = TrainSettings(stall_timeout=0.0), None
+        assert Request({"stall_timeout": 0.0}, tmp_path, resume=True).expected() == expected
 
     def test_of_a_resumed_run(self, tmp_path):
-        begin(Request({"stall_timeout": 7.0}, tmp_path / "run"), 1)
-        assert Request({}, tmp_path / "run", resume=True).stall_timeout() == 7.0
+        begin(Request({"stall_timeout": 7.0, "seed": 3}, tmp_path / "run"), 2)
+        request = Request({"seed": 4}, tmp_path / "run", resume=True)
+        assert request.expected() == (TrainSettings(stall_timeout=7.0, seed=4), 2)
+
+    def test_damaged_run(self, tmp_path):
+        (tmp_path / "config.yaml").write_text("ranks: many")
+        assert Request({}, tmp_path, resume=True).expected() == (TrainSettings(), None)
+
+    def test_refused(self):
+        with refused("--epochs", 0):
+            Request({"epochs": 0}).expected()

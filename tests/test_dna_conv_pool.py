@@ -100,6 +100,28 @@ def test_ties_go_to_the_first_position(operation):
     assert gradient[0, :, 0].tolist() == [0, 0, 1, 0]
 
 
+@compiled
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pool", [2, 3, 5, 8, 13, 35, 64])
+@pytest.mark.parametrize("filters", [1, 3, 15, 16, 17, 40])
+def test_many_ties(dtype, pool, filters):
+    """Weights of few whole numbers: sums are exact, and most windows have several winners."""
+    rng = np.random.default_rng(pool * filters)
+    kernel = rng.integers(-1, 2, (3, 4, filters)).astype(dtype)
+    bias = rng.integers(-1, 2, filters).astype(dtype)
+    codes = rng.integers(0, 5, (4, 3 * pool + 5), dtype=np.uint8)
+
+    def upstream(shape):
+        return np.arange(np.prod(shape)).reshape(shape)
+
+    ours, theirs = (
+        layer(operation, codes, kernel, bias, pool, "valid", upstream)
+        for operation in (dna_conv_pool, with_tensorflow)
+    )
+    for own, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
 @BOTH
 def test_unknown_bases_weigh_nothing(operation):
     kernel = np.ones((3, 4, 2), np.float32)
@@ -216,11 +238,23 @@ def test_other_instruction_sets_equal_tensorflow(simd):
 
 
 @BOTH
-def test_nan_is_not_hidden(operation):
+def test_all_nan_is_not_hidden(operation):
     kernel = np.full((3, 4, 2), np.nan, np.float32)
     codes = np.zeros((1, 12), np.uint8)
     pooled = operation(tf.constant(codes), tf.constant(kernel), tf.zeros(2), 5, "valid").numpy()
     assert not np.isfinite(pooled).any() or (np.abs(pooled) > 1e38).all()
+
+
+def test_unknown_instruction_set_is_refused():
+    code = "from tal1_hvd.models.dna_conv_pool import instruction_set; instruction_set()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TAL1_HVD_SIMD": "avx99"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "TAL1_HVD_SIMD: expected avx2, baseline or tensorflow, got 'avx99'" in ended.stderr
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 from tal1_hvd.distributed.environment import (
     launched_job,
     launched_rank,
+    launched_strategy,
     launched_world_size,
+    place_on_machine,
     set_horovod_defaults,
 )
 from tal1_hvd.errors import InputError
@@ -46,6 +49,14 @@ LAUNCHED = [
 ]
 
 
+def workers(kind, index, **cluster):
+    """Return TF_CONFIG as its users set it."""
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+
+
+TWO_HOSTS = ["a:1", "b:1", "a:2", "a:3", "b:2"]
+
+
 @pytest.fixture(autouse=True)
 def environment():
     with mock.patch.dict(os.environ, clear=False):
@@ -56,6 +67,50 @@ def environment():
 def test_launched(given, size, rank):
     assert launched_world_size(given) == size
     assert launched_rank(given) == rank
+    assert launched_strategy(given) == (None if size is None else "horovod")
+
+
+class TestWorkers:
+    @pytest.mark.parametrize(
+        ("given", "size", "rank"),
+        [
+            (workers("worker", 1, worker=["a:1", "b:1"]), 2, 1),
+            (workers("worker", 0, worker=["a:1"]), 1, 0),
+            # A chief comes before the workers.
+            (workers("chief", 0, chief=["a:1"], worker=["b:1", "c:1"]), 3, 0),
+            (workers("worker", 1, chief=["a:1"], worker=["b:1", "c:1"]), 3, 2),
+        ],
+    )
+    def test_launched(self, given, size, rank):
+        assert launched_world_size(given) == size
+        assert launched_rank(given) == rank
+        assert launched_strategy(given) == "multiworker"
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "3", "{}", '{"cluster": 1}', '{"cluster": {"worker": ["a:1"]}}']
+    )
+    def test_none(self, text):
+        given = {"TF_CONFIG": text}
+        assert launched_world_size(given) is launched_rank(given) is launched_strategy(given)
+        assert launched_world_size(given) is None
+        assert place_on_machine(given) == (0, 1)
+
+    def test_mpirun_counts(self):
+        given = workers("worker", 1, worker=["a:1", "b:1"])
+        given |= {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}
+        assert launched_strategy(given) == "horovod"
+        assert (launched_world_size(given), launched_rank(given)) == (4, 3)
+
+    @pytest.mark.parametrize(
+        ("index", "place"), [(0, (0, 3)), (1, (0, 2)), (2, (1, 3)), (3, (2, 3)), (4, (1, 2))]
+    )
+    def test_place_on_machine(self, index, place):
+        assert place_on_machine(workers("worker", index, worker=TWO_HOSTS)) == place
+
+    def test_job(self):
+        one, two = (launched_job(workers("worker", i, worker=TWO_HOSTS)) for i in (0, 1))
+        assert one == two is not None
+        assert one != launched_job(workers("worker", 0, worker=TWO_HOSTS[:2]))
 
 
 def test_jobs_are_told_apart():
@@ -166,7 +221,7 @@ class TestStartTensorflow:
                 ("set_intra_op_parallelism_threads", "set_inter_op_parallelism_threads"),
             ),
             (tf.config.experimental, ("enable_op_determinism", "set_memory_growth")),
-            (tf.config, ("set_visible_devices",)),
+            (tf.config, ("set_visible_devices", "set_logical_device_configuration")),
         ):
             for name in names:
                 monkeypatch.setattr(
@@ -178,7 +233,7 @@ class TestStartTensorflow:
         import tensorflow as tf
 
         monkeypatch.setattr(
-            tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else []
+            tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else ["cpu"]
         )
 
     @pytest.mark.parametrize(("threads", "device"), [(1, "CPU (1 thread)"), (2, "CPU (2 threads)")])
@@ -191,18 +246,40 @@ class TestStartTensorflow:
             "enable_op_determinism": (),
         }
 
+    def test_logical_devices(self, monkeypatch, calls):
+        self.see(monkeypatch, [])
+        assert start_tensorflow(1, replicas=3) == "CPU (1 thread)"
+        device, logical = calls["set_logical_device_configuration"]
+        assert (device, len(logical)) == ("cpu", 3)
+        # So that they compute at once.
+        assert calls["set_inter_op_parallelism_threads"] == (3,)
+
+    def test_not_deterministic(self, monkeypatch, calls):
+        self.see(monkeypatch, [])
+        start_tensorflow(1, deterministic=False)
+        assert "enable_op_determinism" not in calls
+
     @pytest.mark.parametrize("local_rank", [0, 1])
     def test_a_gpu_a_local_rank(self, monkeypatch, calls, local_rank):
         self.see(monkeypatch, ["first", "second"])
         assert start_tensorflow(1, local_rank) == f"GPU {local_rank}"
         gpu = ["first", "second"][local_rank]
-        assert calls["set_visible_devices"] == (gpu, "GPU")
+        assert calls["set_visible_devices"] == ([gpu], "GPU")
         assert calls["set_memory_growth"] == (gpu, True)
 
-    def test_more_ranks_than_gpus(self, monkeypatch, calls):
+    def test_a_gpu_a_replica(self, monkeypatch, calls):
+        self.see(monkeypatch, ["first", "second", "third"])
+        assert start_tensorflow(1, replicas=2) == "GPUs 0 to 1"
+        assert calls["set_visible_devices"] == (["first", "second"], "GPU")
+
+    @pytest.mark.parametrize(
+        ("place", "missing"), [({"local_rank": 2}, 2), ({"local_rank": 5}, 5), ({"replicas": 3}, 2)]
+    )
+    def test_more_ranks_than_gpus(self, monkeypatch, calls, place, missing):
         self.see(monkeypatch, ["first", "second"])
-        with pytest.raises(InputError, match="local rank 2 has no GPU: this machine has 2"):
-            start_tensorflow(1, local_rank=2)
+        text = f"rank {missing} of this machine has no GPU: there are 2"
+        with pytest.raises(InputError, match=text):
+            start_tensorflow(1, **place)
 
 
 def test_tensorflow_starts_without_what_keras_takes_along():

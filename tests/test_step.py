@@ -14,7 +14,7 @@ from tal1_hvd.data.encoding import UNKNOWN
 from tal1_hvd.distributed.communicator import SingleProcess
 from tal1_hvd.distributed.optimizer import DistributedOptimizer
 from tal1_hvd.models.paper import paper
-from tal1_hvd.training.step import Passes, compile_steps, gather, read_ahead
+from tal1_hvd.training.step import Batches, compile_steps, gather, make_gradient, read_ahead
 
 LENGTH, BATCH = 80, 6
 
@@ -28,18 +28,27 @@ class Stepper:
         # Small enough that no sigmoid is so flat that its differences drown in rounding.
         self.start = [rng.normal(0, 0.1, w.shape) for w in self.model.get_weights()]
         inner = keras.optimizers.SGD(1.0) if optimizer is None else optimizer
-        self.optimizer = DistributedOptimizer(
-            inner, SingleProcess(), op="sum", backward_passes_per_step=accumulation
-        )
+        self.accumulation = accumulation
+        self.optimizer = DistributedOptimizer(inner, SingleProcess(), op="sum")
         self.optimizer.build(self.model.trainable_variables)
-        self.steps = compile_steps(self.model, self.optimizer, BATCH)
+        gradient = make_gradient(self.model, accumulation)
+        shape = (accumulation, BATCH, LENGTH)
+        self.steps = compile_steps(gradient, self.optimizer, SingleProcess(), shape)
 
     def __call__(self, *passes):
         """Return totals and how the weights moved, from the same start each time."""
         self.model.set_weights(self.start)
-        totals = self.steps(*(np.array(field) for field in zip(*passes, strict=True)))
+        totals = self.steps([batches_of(passes, self.accumulation)])
         moved = [a - b for a, b in zip(self.model.get_weights(), self.start, strict=True)]
         return totals, moved
+
+
+def batches_of(passes, accumulation=1):
+    """Return passes, so many of which make a step, as a rank's batches."""
+    codes, labels, present, counts = (np.array(field) for field in zip(*passes, strict=True))
+    steps = (len(passes) // accumulation, accumulation)
+    in_steps = (field.reshape(*steps, *field.shape[1:]) for field in (codes, labels, present))
+    return Batches(*in_steps, counts[::accumulation])
 
 
 @pytest.fixture(scope="module")
@@ -162,25 +171,28 @@ class TestPasses:
         _, moved = many(*passes)
         single.model.set_weights(single.start)
         for one in passes:
-            single.steps(*(np.array(field)[None] for field in one))
+            single.steps([batches_of([one])])
         assert_same(many.model.get_weights(), single.model.get_weights())
         assert all(np.abs(change).max() > 1e-3 for change in moved)
         assert int(many.optimizer.iterations.value) == 5
 
     def test_accumulated_passes_are_one_step(self, stepper):
-        passes = [one_pass(1, count=9), one_pass(2, present=3, count=9)]
-        _, moved = Stepper(accumulation=2)(*passes)
-        each = [stepper(one)[1] for one in passes]
-        assert_same(moved, [a + b for a, b in zip(*each, strict=True)], atol=1e-14)
+        parts = [(1, BATCH), (2, BATCH), (3, 3)]
+        passes = [one_pass(seed, present=present, count=15) for seed, present in parts]
+        totals, moved = Stepper(accumulation=3)(*passes)
+        each = [stepper(one) for one in passes]
+        assert_same(moved, [sum(m) for m in zip(*(m for _, m in each), strict=True)], atol=1e-14)
+        assert float(totals.loss) == pytest.approx(sum(float(t.loss) for t, _ in each), abs=1e-12)
+        assert int(totals.correct) == sum(int(t.correct) for t, _ in each)
 
     def test_no_passes(self, stepper):
-        empty = Passes(
-            np.empty((0, BATCH, LENGTH), np.uint8),
-            np.empty((0, BATCH), np.uint8),
-            np.empty((0, BATCH), bool),
+        empty = Batches(
+            np.empty((0, 1, BATCH, LENGTH), np.uint8),
+            np.empty((0, 1, BATCH), np.uint8),
+            np.empty((0, 1, BATCH), bool),
             np.empty(0, np.int64),
         )
-        totals = stepper.steps(*empty)
+        totals = stepper.steps([empty])
         assert (float(totals.loss), int(totals.correct)) == (0, 0)
 
     @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
@@ -198,27 +210,27 @@ class TestGather:
     labels = (np.arange(20) % 3 == 0).astype(np.uint8)
 
     def test_by_hand(self):
-        batches = EpochBatches(np.array([[3, 0], [2, -1], [-1, -1]]), np.array([4, 3, 3]))
-        passes = gather(self.sequences, self.labels, self.rows, batches)
-        assert passes.codes[:, :, 0].tolist() == [[1, 2], [2, 4], [4, 4]]
-        assert passes.codes.shape == (3, 2, 3)
-        assert passes.codes.dtype == passes.labels.dtype == np.uint8
-        assert passes.present.tolist() == [[True, True], [True, False], [False, False]]
-        assert passes.labels[passes.present].tolist() == [0, 0, 0]
-        assert passes.counts.tolist() == [4, 3, 3]
+        members = np.array([[[3, 0], [2, -1]], [[-1, -1], [1, -1]]])
+        batches = gather(self.sequences, self.labels, self.rows, EpochBatches(members, [4, 3]))
+        assert batches.codes[..., 0].tolist() == [[[1, 2], [2, 4]], [[4, 4], [3, 4]]]
+        assert batches.codes.shape == (2, 2, 2, 3)
+        assert batches.codes.dtype == batches.labels.dtype == np.uint8
+        assert batches.present.tolist() == (members >= 0).tolist()
+        assert batches.labels[batches.present].tolist() == [0, 0, 0, 0]
+        assert batches.counts == [4, 3]
 
     def test_every_row_once_an_epoch(self):
         batching = Batching(len(self.rows), 0, 1, 3)
-        passes = gather(self.sequences, self.labels, self.rows, batching.epoch(0))
-        found = sorted(passes.codes[passes.present][:, 0])
+        batches = gather(self.sequences, self.labels, self.rows, batching.epoch(0))
+        found = sorted(batches.codes[batches.present][:, 0])
         assert found == sorted(self.sequences[self.rows, 0])
 
     def test_data_on_disk_is_left_as_it_is(self, tmp_path):
         np.save(tmp_path / "x.npy", self.sequences)
         mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-        batches = EpochBatches(np.array([[0, -1]]), np.array([1]))
-        passes = gather(mapped, self.labels, self.rows, batches)
-        assert passes.codes[0, 1].tolist() == [UNKNOWN] * 3
+        members = EpochBatches(np.array([[[0, -1]]]), np.array([1]))
+        batches = gather(mapped, self.labels, self.rows, members)
+        assert batches.codes[0, 0, 1].tolist() == [UNKNOWN] * 3
         np.testing.assert_array_equal(mapped, self.sequences)
 
 

@@ -82,10 +82,14 @@ def test_limits_are_allowed(given):
             "--learning-rate: must be above 0 and at most 1e+30, got inf",
         ),
         ({"model": "papper"}, "--model: 'papper' is none of paper"),
-        ({"strategy": "mpi"}, "--strategy: 'mpi' is none of auto, horovod, single"),
+        ({"strategy": "mpi"}, "--strategy: 'mpi' is none of auto, horovod, mirrored, "),
         ({"precision": "half"}, "--precision: 'half' is none of float32, float64, mixed"),
         ({"shuffle": "none"}, "--shuffle: 'none' is none of global, shard"),
         ({"compression": "zip"}, "--compression: 'zip' is none of none, fp16"),
+        (
+            {"compression": "fp16", "strategy": "mirrored"},
+            "--compression: fp16 needs --strategy horovod, got mirrored",
+        ),
     ],
 )
 def test_refused(given, text):

@@ -80,7 +80,7 @@ def main() -> int:
     import tensorflow as tf
 
     from tal1_hvd.models.first_layer import fuse_first_layer
-    from tal1_hvd.training.step import gather
+    from tal1_hvd.training.step import Batches, gather
     from tal1_hvd.training.train import Trainer
 
     dataset = open_dataset(args.data, verify=False)
@@ -88,19 +88,20 @@ def main() -> int:
     trainer = Trainer.build(settings, dataset, batching, communicator)
     alone = Trainer.build(settings, dataset, batching, SingleProcess())
     rows = dataset.rows("train")
-    chunk = next(iter(batching.epoch(0).chunks(trainer.passes_a_call)))
+    chunk = next(iter(batching.epoch(0).chunks(trainer.steps_a_call)))
 
-    def read() -> list[tf.Tensor]:
-        return [tf.constant(a) for a in gather(dataset.sequences, dataset.labels, rows, chunk)]
+    def read() -> Batches:
+        batches = gather(dataset.sequences, dataset.labels, rows, chunk)
+        return Batches(*(tf.constant(field) for field in batches))
 
-    passes = read()
+    batches = read()
     layer = fuse_first_layer(trainer.model).get_layer("first_layer")
     first_layer = _first_layer(layer, batching.batch, dataset.length)
     calls = {
         # What they return is read, for on a GPU a call ends before its work does.
-        "whole": lambda: float(trainer.steps(*passes).loss),
-        "alone": lambda: float(alone.steps(*passes).loss),
-        "first_layer": lambda: float(first_layer(passes[0])),
+        "whole": lambda: float(trainer.steps([batches]).loss),
+        "alone": lambda: float(alone.steps([batches]).loss),
+        "first_layer": lambda: float(first_layer(batches.codes[:, 0])),
         "input": read,
     }
     seconds = {name: [] for name in calls}

@@ -53,7 +53,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not 0 < self.less < self.epochs:
             raise InputError(
-                f"--less: must lie between 1 and --epochs, {self.epochs}, got {self.less}"
+                f"--less: must be at least 1 and below --epochs, {self.epochs}, got {self.less}"
             )
         if self.repeats < 1:
             raise InputError(f"--repeats: must be at least 1, got {self.repeats}")
@@ -175,7 +175,10 @@ def _ours(plan: Plan, ranks: int, epochs: int) -> Timing:
         seconds, peak = _time([*command, "--ranks", str(ranks), "--threads", "1"])
         with (out / "history.csv").open() as handle:
             history = list(csv.DictReader(handle))
+        whole = json.loads((out / "metrics.json").read_text())["train_seconds"]
     elapsed = np.cumsum([float(row["seconds"]) for row in history])
+    # Checkpoints and logs lie between epochs: each bears its share.
+    elapsed *= whole / elapsed[-1]
     return Timing(
         seconds, peak, [float(row["validation_accuracy"]) for row in history], elapsed.tolist()
     )

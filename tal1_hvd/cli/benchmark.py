@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
     )
     for flag, default, meaning in (
         ("--epochs", 60, "of the longer training"),
-        ("--less", 10, "epochs of the shorter one, whose time is taken off"),
+        ("--less", 10, "epochs of the shorter one, whose time is taken off; below --epochs"),
         ("--repeats", 3, "turns of each contestant"),
         ("--seed", 0, "of weights and shuffles"),
     ):

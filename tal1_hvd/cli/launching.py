@@ -54,7 +54,8 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     InputError
         The request cannot be carried out.
     """
-    if request.changes.get("strategy") == "single":
+    strategy = request.expected()[0].strategy
+    if strategy == "single":
         raise InputError(f"--strategy: single cannot be {count} ranks; leave it or --ranks out")
     reporter = make_reporter()
     begun = begin(request, count)
@@ -62,7 +63,7 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     try:
         # What is wrong is found here in one line instead of one a rank; and the data is made here.
         make_plan(read_goal(request, count), 0, count, reporter)
-        launcher = find_launcher(count)
+        launcher = find_launcher(count, strategy)
         with begun.folder.lock():
             pass
     except (InputError, KeyboardInterrupt):

@@ -4,12 +4,15 @@ tal1-hvd train                                    one rank, all cores
 tal1-hvd train --ranks auto                       a rank a core, at most 4
 horovodrun -np 4 python -m tal1_hvd.train         ranks on this machine or others
 mpirun -np 4 python -m tal1_hvd.train             the same
+tal1-hvd train --strategy mirrored --ranks 2      ranks as devices of one process (MirroredStrategy)
+python -m tal1_hvd.train_tpu                      ranks as cores of a TPU (TPUStrategy)
 tal1-hvd train --out RUN --resume                 go on with a run, on any number of ranks
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from tal1_hvd.cli.arguments import Parser, add_setting
@@ -26,7 +29,14 @@ from tal1_hvd.training.begin import Request
 from tal1_hvd.training.manifest import read_manifest
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import run_session
-from tal1_hvd.training.settings import COMPRESSIONS, SHUFFLES, STRATEGIES, TrainSettings
+from tal1_hvd.training.settings import (
+    AGGREGATIONS,
+    COMPRESSIONS,
+    REPLICATED,
+    SHUFFLES,
+    STRATEGIES,
+    TrainSettings,
+)
 
 _NOT_SETTINGS = ("config", "out", "resume", "ranks")
 
@@ -52,7 +62,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--ranks",
         metavar="N|auto",
-        help="start so many ranks on this machine; auto: one a core, at most 4",
+        help="train on so many ranks of this machine; auto: one a core, at most 4",
     )
     add_setting(parser, "--model", d.model, models, choices=tuple(model_summaries()))
     add_setting(parser, "--epochs", d.epochs, "epochs", metavar="N")
@@ -90,8 +100,26 @@ def add_arguments(parser: Parser) -> None:
         parser,
         "--strategy",
         d.strategy,
-        "auto: horovod under mpirun, horovodrun or srun, else single",
+        "how ranks train together; auto: horovod under mpirun, horovodrun or srun, multiworker "
+        "where TF_CONFIG names workers, else single; ranks of mirrored are devices of one process",
         choices=STRATEGIES,
+    )
+    add_setting(
+        parser,
+        "--aggregation",
+        d.aggregation,
+        "allreduce: all sum their gradients; parameter-server: rank 0 updates the weights of all; "
+        "gossip: each has weights of its own and averages them with its neighbours'",
+        choices=AGGREGATIONS,
+    )
+    add_setting(
+        parser,
+        "--staleness",
+        None,
+        "asynchronous parameter server: steps a rank may be ahead of the slowest (default: "
+        "synchronous)",
+        type=int,
+        metavar="STEPS",
     )
     add_setting(
         parser,
@@ -144,25 +172,28 @@ def run(args: argparse.Namespace) -> int:
     changes = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
     request = Request(changes, None if args.out is None else Path(args.out), args.resume)
     launched = launched_world_size()
-    if args.ranks is not None and args.ranks != str(launched):
-        if launched is not None:
-            raise InputError(
-                f"--ranks: a launcher has started {launched} ranks already; leave --ranks out, "
-                "of a --config file too"
-            )
-        count = ranks_from(args.ranks)
-        if count > 1:
-            folder, code = launch(request, count)
-            if code == 0:
-                _show(folder)
-            return code
+    if launched is not None and args.ranks not in (None, str(launched)):
+        raise InputError(
+            f"--ranks: a launcher has started {launched} ranks already; leave --ranks out, of a "
+            "--config file too"
+        )
+    settings, before = request.expected()
+    if settings.strategy in REPLICATED:
+        replicas = args.ranks or before or REPLICATED[settings.strategy]
+        return _train(replace(request, replicas=ranks_from(str(replicas))), 1)
+    count = 1 if args.ranks is None or launched is not None else ranks_from(args.ranks)
+    if count > 1:
+        folder, code = launch(request, count)
+        if code == 0:
+            _show(folder)
+        return code
     return _train(request, launched or 1)
 
 
 def _train(request: Request, size: int) -> int:
-    if size > 1:
-        monitor_stops(request.stall_timeout())
     try:
+        if size > 1:
+            monitor_stops(request.expected()[0].stall_timeout)
         result = run_session(request, make_reporter)
     except AgreedError as error:
         if launched_rank() in (None, 0):

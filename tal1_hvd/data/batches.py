@@ -84,8 +84,7 @@ class Batching:
             members.ravel()[: len(order)] = order
             starts = per_rank * np.arange(self.steps)
             counts = sum(np.clip(size - starts, 0, per_rank) for size in sizes)
-        passes = members.reshape(self.steps * self.accumulation, self.batch)
-        return EpochBatches(passes, np.repeat(counts, self.accumulation))
+        return EpochBatches(members.reshape(self.steps, self.accumulation, self.batch), counts)
 
     def _shard_sizes(self) -> list[int]:
         small, larger = divmod(self.examples, self.size)
@@ -98,21 +97,21 @@ class Batching:
 
 @dataclass(frozen=True)
 class EpochBatches:
-    """A rank's passes of one epoch.
+    """A rank's batches of one epoch.
 
     Attributes
     ----------
-    members : np.ndarray, shape=(passes, batch), dtype=int64
+    members : np.ndarray, shape=(steps, accumulation, batch), dtype=int64
         Positions among the training rows; -1 where a smaller batch leaves a place empty.
-    counts : np.ndarray, shape=(passes,), dtype=int64
-        Examples of the whole step over all ranks, by which its loss is divided.
+    counts : np.ndarray, shape=(steps,), dtype=int64
+        Examples of each step over all ranks, by which its loss is divided.
     """
 
     members: np.ndarray
     counts: np.ndarray
 
-    def chunks(self, passes: int) -> Iterator[EpochBatches]:
-        """Yield runs of at most `passes` consecutive passes."""
-        for start in range(0, len(self.members), passes):
-            stop = start + passes
+    def chunks(self, steps: int) -> Iterator[EpochBatches]:
+        """Yield runs of at most `steps` consecutive steps."""
+        for start in range(0, len(self.counts), steps):
+            stop = start + steps
             yield EpochBatches(self.members[start:stop], self.counts[start:stop])

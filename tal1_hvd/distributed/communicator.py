@@ -7,12 +7,14 @@ process `SingleProcess` answers without Horovod, MPI or TensorFlow.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tal1_hvd.distributed.environment import (
+    launched_strategy,
     launched_world_size,
     set_horovod_defaults,
     shorten_sleeps,
@@ -27,24 +29,46 @@ if TYPE_CHECKING:
 class Communicator(Protocol):
     """A group of ranks; every collective is called by all of them, in the same order.
 
+    A rank is a replica of the model. Most processes have one; under ``tf.distribute`` one process
+    can have several, and then takes part once for all of them, but in `run`.
+
     Attributes
     ----------
     rank, size : int
-        This process among all, and how many there are.
+        The first rank of this process, and how many ranks there are in all.
+    replicas : int
+        Ranks of this process.
     local_rank, local_size : int
-        The same among those on this machine.
+        This process among those on this machine.
     name : str
         The strategy's name.
+    device : str, optional
+        What its ranks compute on, where TensorFlow was started for it.
+    reduced_by_keras : bool
+        Keras's optimizers sum gradients over the ranks themselves, as they do under
+        ``tf.distribute``.
     """
 
     name: str
+    device: str | None
+    reduced_by_keras: bool
     rank: int
     size: int
+    replicas: int
     local_rank: int
     local_size: int
 
+    def scope(self) -> AbstractContextManager[object]:
+        """Return a block; variables created in it exist on each rank of this process."""
+
+    def run(self, function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a function on each rank of this process, with inputs of its own; in a graph.
+
+        It returns each rank's result.
+        """
+
     def all_reduce_sum(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Return the element-wise sum over ranks; equal shapes; works inside ``tf.function``."""
+        """Return the element-wise sum over ranks; equal shapes; in a function that `run` calls."""
 
     def all_gather(self, array: np.ndarray) -> np.ndarray:
         """Return all ranks' arrays joined along axis 0 in rank order; first axes may differ."""
@@ -62,7 +86,23 @@ class Communicator(Protocol):
         """Wait until every rank has come here, and end the connection."""
 
 
-class SingleProcess:
+class OneReplica:
+    """What communicators have in common whose processes are one rank each."""
+
+    replicas = 1
+    device = None
+    reduced_by_keras = False
+
+    def scope(self) -> AbstractContextManager[object]:
+        """Return a block that does nothing."""
+        return nullcontext()
+
+    def run(self, function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a function."""
+        return [function(*inputs[0])]
+
+
+class SingleProcess(OneReplica):
     """One rank that talks to nobody."""
 
     name = "single"
@@ -94,7 +134,27 @@ class SingleProcess:
         """Do nothing."""
 
 
-class HorovodCommunicator:
+class JsonByArrays:
+    """JSON values between processes that can gather arrays."""
+
+    rank: int
+    all_gather: Callable[[np.ndarray], np.ndarray]
+
+    def all_gather_json(self, value: Any) -> list[Any]:
+        """Return every process's JSON value, in rank order."""
+        # Object collectives of the libraries pickle.
+        data = np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
+        sizes = self.all_gather(np.array([len(data)], dtype=np.int64))
+        joined = self.all_gather(data)
+        parts = np.split(joined, np.cumsum(sizes)[:-1])
+        return [json.loads(part.tobytes().decode()) for part in parts]
+
+    def broadcast_json(self, value: Any) -> Any:
+        """Return rank 0's JSON value."""
+        return self.all_gather_json(value if self.rank == 0 else None)[0]
+
+
+class HorovodCommunicator(JsonByArrays, OneReplica):
     """The ranks that horovodrun, mpirun or srun started, over MPI, Gloo or NCCL.
 
     Attributes
@@ -138,19 +198,6 @@ class HorovodCommunicator:
         for variable in variables:
             variable.assign(self._hvd.broadcast(variable.value, root_rank=0))
 
-    def all_gather_json(self, value: Any) -> list[Any]:
-        """Return every rank's JSON value, in rank order."""
-        # Horovod's own object collectives pickle.
-        data = np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
-        sizes = self.all_gather(np.array([len(data)], dtype=np.int64))
-        joined = self.all_gather(data)
-        parts = np.split(joined, np.cumsum(sizes)[:-1])
-        return [json.loads(part.tobytes().decode()) for part in parts]
-
-    def broadcast_json(self, value: Any) -> Any:
-        """Return rank 0's JSON value."""
-        return self.all_gather_json(value if self.rank == 0 else None)[0]
-
     def close(self) -> None:
         """Wait until every rank has come here, and end the connection."""
         # Horovod's own shutdown is not waited for: the first rank's ends the others' collectives.
@@ -158,13 +205,19 @@ class HorovodCommunicator:
         self._hvd.shutdown()
 
 
-def connect(strategy: str = "auto") -> Communicator:
+def connect(strategy: str = "auto", replicas: int = 1, threads: int | None = None) -> Communicator:
     """Join the ranks that this process was started with.
 
     Parameters
     ----------
-    strategy : {"auto", "horovod", "single"}
-        Auto is Horovod where a launcher started this process, and a single process elsewhere.
+    strategy : {"auto", "horovod", "mirrored", "multiworker", "tpu", "single"}
+        Auto is Horovod or multiworker where their launchers started this process, and a single
+        process elsewhere.
+    replicas : int
+        Ranks of this process, for mirrored and tpu.
+    threads : int, optional
+        Compute threads a rank, for strategies of ``tf.distribute``, which start TensorFlow; 1 if
+        left out.
 
     Returns
     -------
@@ -173,13 +226,21 @@ def connect(strategy: str = "auto") -> Communicator:
     Raises
     ------
     InputError
-        Horovod is wanted and not installed, or a single process is wanted among several ranks.
+        What the strategy needs is not there, or a single process is wanted among several ranks.
     """
-    launched = launched_world_size()
-    if strategy == "single" and (launched or 1) > 1:
-        raise InputError(
-            f"--strategy single: a launcher started {launched} ranks; start one, or use horovod"
-        )
-    if strategy == "horovod" or (strategy == "auto" and launched is not None):
+    launched, launcher = launched_world_size(), launched_strategy()
+    if strategy == "auto":
+        strategy = launcher or "single"
+    if strategy == "horovod":
         return HorovodCommunicator()
-    return SingleProcess()
+    if strategy != launcher and (launched or 1) > 1:
+        raise InputError(
+            f"--strategy {strategy}: a launcher started {launched} ranks; start one, or use "
+            f"{launcher}"
+        )
+    if strategy == "single":
+        return SingleProcess()
+    # Imports TensorFlow.
+    from tal1_hvd.distributed.tensorflow_strategies import connect_replicas
+
+    return connect_replicas(strategy, replicas, threads or 1)

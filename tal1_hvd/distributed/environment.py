@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -41,17 +42,38 @@ _HOROVOD_DEFAULTS = {
 
 def launched_world_size(environment: Mapping[str, str] = os.environ) -> int | None:
     """Return how many ranks a launcher started, or None if none did."""
-    return None if _is_shell(environment) else _first_number(environment, _SIZE_VARIABLES)
+    if _is_shell(environment) or (size := _first_number(environment, _SIZE_VARIABLES)) is None:
+        return len(_workers(environment)[0]) or None
+    return size
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int | None:
     """Return the rank a launcher gave this process, or None if none did."""
-    return None if _is_shell(environment) else _first_number(environment, _RANK_VARIABLES)
+    if _is_shell(environment) or (rank := _first_number(environment, _RANK_VARIABLES)) is None:
+        return _workers(environment)[1]
+    return rank
+
+
+def launched_strategy(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the strategy whose launcher started this process, or None if none did."""
+    if not _is_shell(environment) and _first_number(environment, _SIZE_VARIABLES) is not None:
+        return "horovod"
+    return "multiworker" if _workers(environment)[0] else None
+
+
+def place_on_machine(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return a worker's number among those on its machine, and how many these are."""
+    workers, number = _workers(environment)
+    hosts = [worker.rsplit(":", 1)[0] for worker in workers]
+    if number is None:
+        return 0, 1
+    return hosts[:number].count(hosts[number]), hosts.count(hosts[number])
 
 
 def launched_job(environment: Mapping[str, str] = os.environ) -> tuple[str | None, ...] | None:
     """Return what tells the job of a rank from others, or None where nothing does."""
-    job = tuple(environment.get(name) for name in _JOB_VARIABLES)
+    workers = ",".join(_workers(environment)[0])
+    job = (*(environment.get(name) for name in _JOB_VARIABLES), workers or None)
     return job if any(job) and launched_rank(environment) is not None else None
 
 
@@ -76,6 +98,17 @@ def shorten_sleeps() -> None:
     """
     with contextlib.suppress(OSError):
         Path(f"/proc/{threading.get_native_id()}/timerslack_ns").write_text("1")
+
+
+def _workers(environment: Mapping[str, str]) -> tuple[list[str], int | None]:
+    """Return the addresses of ``TF_CONFIG``'s workers, its chief first, and this one's number."""
+    # TensorFlow itself says what is wrong with it.
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        config = json.loads(environment.get("TF_CONFIG", ""))
+        chiefs, workers = (config["cluster"].get(kind, []) for kind in ("chief", "worker"))
+        first = len(chiefs) if config["task"]["type"] == "worker" else 0
+        return [*chiefs, *workers], first + int(config["task"]["index"])
+    return [], None
 
 
 def _is_shell(environment: Mapping[str, str]) -> bool:

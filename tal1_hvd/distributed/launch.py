@@ -48,13 +48,15 @@ def ranks_from(text: str) -> int:
 _SIGNAL_AT_PARENTS_DEATH = 1
 
 
-def find_launcher(count: int) -> list[str]:
+def find_launcher(count: int, strategy: str = "horovod") -> list[str]:
     """Return mpirun's command line, or horovodrun's with Gloo where there is no MPI.
 
     Parameters
     ----------
     count : int
         Ranks.
+    strategy : str
+        For multiworker, which needs neither, workers are started by a launcher of our own.
 
     Returns
     -------
@@ -66,6 +68,8 @@ def find_launcher(count: int) -> list[str]:
     InputError
         Horovod is not installed, or neither launcher.
     """
+    if strategy == "multiworker":
+        return [sys.executable, "-m", "tal1_hvd.distributed.workers", str(count)]
     if importlib.util.find_spec("horovod") is None:
         raise InputError("--ranks: several ranks need Horovod; launch/setup builds it")
     mpirun = _program("mpirun")
@@ -104,11 +108,9 @@ def launch_ranks(
     int
         The launcher's exit code: that of the first rank that failed.
     """
-    # Otherwise ranks train on when this process is killed, until they have something to say.
-    prctl = ctypes.CDLL(None).prctl
     job = subprocess.Popen(
         command,
-        preexec_fn=lambda: prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGTERM),
+        preexec_fn=end_with_parent(),
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -118,7 +120,7 @@ def launch_ranks(
     )
     previous = signal.signal(signal.SIGTERM, lambda number, frame: job.terminate())
     # A thread of its own, so that neither stream fills up and blocks the ranks.
-    errors = threading.Thread(target=_copy, args=(job.stderr, sys.stderr.write), daemon=True)
+    errors = threading.Thread(target=_copy, args=(job.stderr, _write_errors), daemon=True)
     errors.start()
     try:
         _copy(job.stdout, lambda line: handle(line) or sys.stdout.write(line))
@@ -132,9 +134,22 @@ def launch_ranks(
         signal.signal(signal.SIGTERM, previous)
 
 
+def end_with_parent() -> Callable[[], object]:
+    """Return what a child calls first, to be sent SIGTERM when this process is killed."""
+    # Otherwise ranks train on until they have something to say.
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGTERM)
+
+
 def _program(name: str) -> str | None:
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else shutil.which(name)
+
+
+def _write_errors(line: str) -> None:
+    # TensorFlow's servers tell where they listen before they can be told to be silent.
+    if not line.startswith(("I0000 ", "WARNING: All log messages before absl::")):
+        sys.stderr.write(line)
 
 
 def _copy(stream, write: Callable[[str], object]) -> None:

@@ -147,6 +147,8 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
     def _reduce(self, grads: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         """All-reduce gradients as one flat tensor for each dtype."""
         dense = [None if grad is None else tf.convert_to_tensor(grad) for grad in grads]
+        if self.communicator.reduced_by_keras:
+            return [None if grad is None else self._scale(grad) for grad in dense]
         reduced = list(dense)
         for dtype in dict.fromkeys(grad.dtype for grad in dense if grad is not None):
             members = [i for i, g in enumerate(dense) if g is not None and g.dtype == dtype]
@@ -163,6 +165,9 @@ class DistributedOptimizer(keras.optimizers.Optimizer):
             total = tf.cast(self.communicator.all_reduce_sum(tf.cast(flat, tf.float16)), flat.dtype)
         else:
             total = self.communicator.all_reduce_sum(flat)
+        return self._scale(total)
+
+    def _scale(self, total: tf.Tensor) -> tf.Tensor:
         parts = self.communicator.size * self.backward_passes_per_step
         return total / parts if self.op == "average" and parts > 1 else total
 

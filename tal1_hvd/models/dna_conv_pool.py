@@ -1,7 +1,7 @@
 """Convolution over DNA codes, bias, ReLU and max-pooling as one differentiable operation.
 
 It is compiled C++ on CPUs (``native/``), and made of TensorFlow's own operations elsewhere or where
-it was not compiled; both compute the same.
+it was not compiled; both compute the same (the latter refuse sequences too short for a window).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 import tensorflow as tf
+
+from tal1_hvd.errors import InputError
 
 _FOLDER = Path(__file__).parent / "native"
 _LETTERS = 4
@@ -30,7 +32,10 @@ class _Native(NamedTuple):
 
 @functools.cache
 def _native() -> _Native:
-    if os.environ.get("TAL1_HVD_SIMD") == "tensorflow":
+    wanted = os.environ.get("TAL1_HVD_SIMD", "")
+    if wanted not in ("", "avx512", "avx2", "baseline", "tensorflow"):
+        raise InputError(f"TAL1_HVD_SIMD: expected avx2, baseline or tensorflow, got {wanted!r}")
+    if wanted == "tensorflow":
         return _Native(None, "TAL1_HVD_SIMD says so")
     path = _FOLDER / f"dna_conv_pool{EXTENSION_SUFFIXES[0]}"
     if not path.exists():
@@ -68,7 +73,7 @@ def _gradient(
 
 def why_not_compiled() -> str | None:
     """Return why `dna_conv_pool` uses TensorFlow's operations here, or None where it does not."""
-    if tf.config.list_logical_devices("GPU"):
+    if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return "it runs on CPUs only"
     native = _native()
     return native.description if native.operations is None else None
@@ -99,8 +104,9 @@ def dna_conv_pool(
     Returns
     -------
     tf.Tensor, shape=(batch, windows, filters)
-        Differentiable in `kernel` and `bias`. Where several positions of a window are equally
-        good, the first one gets the gradient, as in TensorFlow.
+        Differentiable, once, in `kernel` and `bias`. Where several positions of a window are
+        equally good, the first one gets the gradient, as in TensorFlow. As there, too, a number may
+        hide one that is NaN.
     """
     if why_not_compiled() or kernel.dtype not in (tf.float32, tf.float64):
         return with_tensorflow(codes, kernel, bias, pool, padding)
@@ -114,7 +120,7 @@ def dna_conv_pool(
 def with_tensorflow(
     codes: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, pool: int, padding: str = "valid"
 ) -> tf.Tensor:
-    """Compute what `dna_conv_pool` does with TensorFlow's operations; the same parameters."""
+    """Compute what `dna_conv_pool` does with TensorFlow's operations, where there is a window."""
     one_hot = tf.one_hot(codes, _LETTERS, dtype=kernel.dtype)
     convolved = tf.nn.conv1d(one_hot, kernel, stride=1, padding=padding.upper())
     passed = tf.nn.relu(tf.nn.bias_add(convolved, bias))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tal1_hvd.distributed.communicator import Communicator, SingleProcess
 
 # Batches in one graph call, which costs as much as a few sequences.
 _MOST_BATCHES_A_CALL = 32
@@ -24,23 +28,37 @@ class Scorer:
         Input uint8 codes, shape (batch, length); output shape (batch, 1).
     batch : int
         Rows a call.
+    communicator : Communicator
+        Whose ranks in this process share the work.
     """
 
-    def __init__(self, model: keras.Model, batch: int = 128):
+    def __init__(
+        self,
+        model: keras.Model,
+        batch: int = 128,
+        communicator: Communicator | None = None,
+    ):
         self.length = int(model.input_shape[1])
         self._batch = batch
-        at_once = _BYTES_A_CALL // (batch * self.length)
-        self._at_once = batch * min(max(at_once, 1), _MOST_BATCHES_A_CALL)
+        communicator = SingleProcess() if communicator is None else communicator
+        self._replicas = communicator.replicas
+        together = batch * self._replicas
+        at_once = _BYTES_A_CALL // (together * self.length)
+        self._at_once = together * min(max(at_once, 1), _MOST_BATCHES_A_CALL)
         self._dtype = np.dtype(model.outputs[0].dtype)
-        scores = tf.TensorSpec((batch,), self._dtype)
+
+        def score(codes: tf.Tensor) -> tf.Tensor:
+            return model(codes, training=False)[:, 0]
+
+        def score_batches(batches: Sequence[tf.Tensor]) -> tf.Tensor:
+            return tf.stack(communicator.run(score, [(codes,) for codes in batches]))
+
+        codes = tf.TensorSpec((None, batch, self.length), tf.uint8)
+        scores = tf.TensorSpec((self._replicas, batch), self._dtype)
         self._forward = tf.function(
-            lambda batches: tf.map_fn(
-                lambda codes: model(codes, training=False)[:, 0],
-                batches,
-                fn_output_signature=scores,
-            ),
+            lambda *batches: tf.map_fn(score_batches, batches, fn_output_signature=scores),
             autograph=False,
-            input_signature=[tf.TensorSpec((None, batch, self.length), tf.uint8)],
+            input_signature=[codes] * self._replicas,
         ).get_concrete_function()
 
     def __call__(self, sequences: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
@@ -67,9 +85,10 @@ class Scorer:
 
     def _scores(self, codes: np.ndarray) -> np.ndarray:
         count = len(codes)
-        missing = -count % self._batch
+        missing = -count % (self._batch * self._replicas)
         if missing:
             # By rows of A, which take less time than rows of N.
             codes = np.pad(codes, ((0, missing), (0, 0)))
-        batches = tf.constant(codes.reshape(-1, self._batch, self.length))
-        return self._forward(batches).numpy().ravel()[:count]
+        batches = codes.reshape(-1, self._replicas, self._batch, self.length)
+        scores = self._forward(*(tf.constant(batches[:, r]) for r in range(self._replicas)))
+        return scores.numpy().ravel()[:count]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,20 +32,35 @@ class Request:
     resume : bool
         Go on with the run in `out`; or start it, if there is nothing and either `changes` names its
         data or the ranks were started by a launcher.
+    replicas : int
+        Ranks of this process, where the strategy lets it have several.
     """
 
     changes: dict[str, Any]
     out: Path | None = None
     resume: bool = False
+    replicas: int = 1
 
-    def stall_timeout(self) -> float:
-        """Return the timeout (s) before the request is worked out: a resumed run's own if any."""
-        before = TrainSettings()
+    def expected(self) -> tuple[TrainSettings, int | None]:
+        """Return what is known before the request is worked out.
+
+        Returns
+        -------
+        settings : TrainSettings
+        ranks : int, optional
+            That have trained the run that goes on.
+
+        Raises
+        ------
+        InputError
+            A setting is wrong.
+        """
+        before, ranks = TrainSettings(), None
         if self.resume and self.out is not None:
             # What is wrong with it is said when the request is worked out.
             with contextlib.suppress(InputError):
-                before, _ = read_settings(self.out / "config.yaml")
-        return self.changes.get("stall_timeout", before.stall_timeout)
+                before, ranks = read_settings(self.out / "config.yaml")
+        return replace(before, **self.changes), ranks
 
 
 @dataclass(frozen=True)

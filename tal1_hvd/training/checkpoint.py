@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 FORMAT_VERSION = 1
+_GROUPS = ("model", "optimizer", "best")
 
 
 @dataclass(frozen=True)
@@ -79,40 +80,6 @@ class Progress:
         return self.epoch >= epochs or (patience is not None and stale >= patience)
 
 
-def save_checkpoint(
-    path: Path,
-    progress: Progress,
-    model: Sequence[keras.Variable],
-    optimizer: Sequence[keras.Variable],
-    best: Sequence[np.ndarray],
-) -> None:
-    """Write a checkpoint that replaces the one before only when it is complete.
-
-    Parameters
-    ----------
-    path : Path
-    progress : Progress
-    model, optimizer : sequence of keras.Variable
-    best : sequence of np.ndarray
-        The model's variables at the best epoch.
-
-    Raises
-    ------
-    OSError
-        The disk is full or the folder is gone; the checkpoint before stays as it was.
-    """
-    arrays = {
-        **{f"model/{i}": np.asarray(variable) for i, variable in enumerate(model)},
-        **{f"optimizer/{i}": np.asarray(variable) for i, variable in enumerate(optimizer)},
-        **{f"best/{i}": array for i, array in enumerate(best)},
-    }
-    note = {"format_version": FORMAT_VERSION, "progress": asdict(progress)}
-    archive = io.BytesIO()
-    np.savez(archive, note=np.frombuffer(json.dumps(note).encode(), dtype=np.uint8), **arrays)
-    with atomic_file(path, "wb") as handle:
-        handle.write(archive.getbuffer())
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint holds.
@@ -121,12 +88,38 @@ class Checkpoint:
     ----------
     progress : Progress
     model, optimizer, best : list of np.ndarray
+        The model's variables; what the optimizers hold; the model's variables at the best epoch.
     """
 
     progress: Progress
     model: list[np.ndarray]
     optimizer: list[np.ndarray]
     best: list[np.ndarray]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint that replaces the one before only when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+    checkpoint : Checkpoint
+
+    Raises
+    ------
+    OSError
+        The disk is full or the folder is gone; the checkpoint before stays as it was.
+    """
+    arrays = {
+        f"{group}/{i}": array
+        for group in _GROUPS
+        for i, array in enumerate(getattr(checkpoint, group))
+    }
+    note = {"format_version": FORMAT_VERSION, "progress": asdict(checkpoint.progress)}
+    archive = io.BytesIO()
+    np.savez(archive, note=np.frombuffer(json.dumps(note).encode(), dtype=np.uint8), **arrays)
+    with atomic_file(path, "wb") as handle:
+        handle.write(archive.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -154,7 +147,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                     archive[f"{group}/{i}"]
                     for i in range(sum(name.startswith(f"{group}/") for name in archive.files))
                 ]
-                for group in ("model", "optimizer", "best")
+                for group in _GROUPS
             }
             progress = Progress(**note["progress"]) if version == FORMAT_VERSION else Progress()
     # What NumPy and zipfile raise for damaged files.
@@ -194,12 +187,7 @@ def _plausible(progress: Progress) -> bool:
     )
 
 
-def require_fit(
-    path: Path,
-    checkpoint: Checkpoint,
-    model: Sequence[keras.Variable],
-    optimizer: Sequence[keras.Variable],
-) -> None:
+def require_fit(path: Path, checkpoint: Checkpoint, like: Checkpoint) -> None:
     """Make sure that a checkpoint is of this model and optimizer.
 
     Parameters
@@ -207,20 +195,19 @@ def require_fit(
     path : Path
         Named if it is not.
     checkpoint : Checkpoint
-    model, optimizer : sequence of keras.Variable
+    like : Checkpoint
+        One of this run.
 
     Raises
     ------
     InputError
-        Number, shapes or dtypes of the variables differ.
+        Number, shapes or dtypes of the arrays differ.
     """
-    for variables, arrays in (
-        (model, checkpoint.model),
-        (optimizer, checkpoint.optimizer),
-        (model, checkpoint.best),
-    ):
-        wanted = [(tuple(variable.shape), np.asarray(variable).dtype) for variable in variables]
-        found = [(array.shape, array.dtype) for array in arrays]
+    for group in _GROUPS:
+        wanted, found = (
+            [(array.shape, array.dtype) for array in getattr(one, group)]
+            for one in (like, checkpoint)
+        )
         if wanted != found:
             raise InputError(f"{path}: holds other variables than this run's model and optimizer")
 

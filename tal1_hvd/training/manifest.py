@@ -40,15 +40,18 @@ def make_manifest(
     # Imports TensorFlow, which runs by now.
     from tal1_hvd.models.dna_conv_pool import instruction_set
 
-    own = {
-        "rank": communicator.rank,
-        "host": platform.node(),
-        "process": os.getpid(),
-        "device": device,
-        "first_layer": instruction_set(),
-        # Every draw is keyed by seed, epoch and example, so ranks share the seed.
-        "seed": settings.seed,
-    }
+    own = [
+        {
+            "rank": communicator.rank + replica,
+            "host": platform.node(),
+            "process": os.getpid(),
+            "device": device,
+            "first_layer": instruction_set(),
+            # Every draw is keyed by seed, epoch and example, so ranks share the seed.
+            "seed": settings.seed,
+        }
+        for replica in range(communicator.replicas)
+    ]
     return {
         "tool_version": __version__,
         "versions": {"python": platform.python_version(), **_versions()},
@@ -58,7 +61,7 @@ def make_manifest(
         "strategy": communicator.name,
         "world_size": communicator.size,
         "global_batch_size": batching.global_batch,
-        "ranks": communicator.all_gather_json(own),
+        "ranks": [rank for process in communicator.all_gather_json(own) for rank in process],
         "dataset": {
             "path": str(dataset.path.resolve()),
             "task": dataset.description["task"],

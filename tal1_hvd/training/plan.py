@@ -194,11 +194,15 @@ def plan_resume(run: RunFolder, changes: dict[str, Any], size: int) -> TrainSett
             + ("rank" if size == 1 else "ranks")
             + (f" x {per_step // size} passes" if per_step > size else "")
         )
-    if before.shuffle == "shard" and size != ranks:
-        raise InputError(
-            f"--resume: with --shuffle shard each of {ranks} ranks has examples of its own, so the "
-            f"run cannot go on with {size}"
-        )
+    for what, option in (
+        ("examples", "--shuffle shard" if before.shuffle == "shard" else None),
+        ("weights", "--aggregation gossip" if before.aggregation == "gossip" else None),
+    ):
+        if option and size != ranks:
+            raise InputError(
+                f"--resume: with {option} each of {ranks} ranks has {what} of its own, so the "
+                f"run cannot go on with {size}"
+            )
     batch = global_batch // per_step
     after = replace(before, **{"batch_size": batch, **changes})
     if after.batch_size != batch:

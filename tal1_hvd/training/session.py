@@ -16,14 +16,14 @@ from tal1_hvd.distributed.watchdog import Watchdog
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
 from tal1_hvd.training.begin import Begun, Request, begin
-from tal1_hvd.training.checkpoint import Checkpoint, load_checkpoint, require_fit
+from tal1_hvd.training.checkpoint import Checkpoint, Progress, load_checkpoint, require_fit
 from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import Plan, make_plan, read_goal
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from tal1_hvd.training.train import Trainer
+    pass
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
         With the command that goes on.
     """
     size = launched_world_size()
+    ranks = size or request.replicas
     first = launched_rank() in (None, 0)
-    begun = begin(request, size or 1, job=size is not None) if first else None
+    begun = begin(request, ranks, job=size is not None) if first else None
     try:
         with contextlib.ExitStack() as stack:
             return _train(_start(request, begun, make_reporter, stack))
@@ -101,15 +102,16 @@ def _start(
     """Connect, check and start TensorFlow; `stack` locks the run folder, and watches the ranks."""
     # Horovod imports TensorFlow.
     with quick_keras_import():
-        communicator = connect(request.changes.get("strategy", "auto"))
+        expected, _ = request.expected()
+        communicator = connect(expected.strategy, request.replicas, expected.threads)
     rank, size = communicator.rank, communicator.size
     reporter = make_reporter() if rank == 0 else Silent()
 
     def prepare() -> tuple[Plan, str]:
         goal = read_goal(request, size)
         plan = make_plan(goal, rank, size, reporter, verify=communicator.local_rank == 0)
-        alone = 1 if size > 1 else usable_cores()
-        return plan, start_tensorflow(goal.settings.threads or alone, communicator.local_rank)
+        threads = goal.settings.threads or (1 if size > 1 else usable_cores())
+        return plan, communicator.device or start_tensorflow(threads, communicator.local_rank)
 
     plan, device = together(communicator, prepare)
     settings = plan.goal.settings
@@ -119,21 +121,24 @@ def _start(
         reporter.message(f"{folder.path}: no run to go on with yet; starting it")
     manifest = make_manifest(settings, plan.dataset, plan.batching, communicator, device)
     name = communicator.broadcast_json(uuid.uuid4().hex)
-    stack.enter_context(Watchdog(folder.heartbeats, rank, size, settings.stall_timeout, name))
+    # Each process watches another.
+    number, count = rank // communicator.replicas, size // communicator.replicas
+    stack.enter_context(Watchdog(folder.heartbeats, number, count, settings.stall_timeout, name))
     return _Session(communicator, plan, manifest, device, folder, reporter)
 
 
 def _train(session: _Session) -> Result:
     # Imports TensorFlow, which had to be set up first.
     from tal1_hvd.models.dna_conv_pool import why_not_compiled
-    from tal1_hvd.training.train import Trainer, train
+    from tal1_hvd.training.train import Trainer, snapshot, train
 
     communicator, plan, folder = session.communicator, session.plan, session.folder
     rank, reporter = communicator.rank, session.reporter
     trainer = Trainer.build(plan.goal.settings, plan.dataset, plan.batching, communicator)
+    like = snapshot(trainer, Progress())
     checkpoint = together(
         communicator,
-        lambda: _take_over(folder, plan, session.manifest, trainer) if rank == 0 else None,
+        lambda: _take_over(folder, plan, session.manifest, like) if rank == 0 else None,
     )
     if communicator.broadcast_json(_is_finished(folder, plan, checkpoint)):
         if checkpoint is not None:
@@ -157,14 +162,13 @@ def _train(session: _Session) -> Result:
 
 
 def _take_over(
-    folder: RunFolder, plan: Plan, manifest: dict[str, Any], trainer: Trainer
+    folder: RunFolder, plan: Plan, manifest: dict[str, Any], like: Checkpoint
 ) -> Checkpoint | None:
     """Load the run's last checkpoint, if there is one, and note its settings from now on."""
     checkpoint = None
     if folder.last.exists():
         checkpoint = load_checkpoint(folder.last)
-        variables = trainer.model.variables, trainer.optimizer_state
-        require_fit(folder.last, checkpoint, *variables)
+        require_fit(folder.last, checkpoint, like)
     if _is_finished(folder, plan, checkpoint):
         return checkpoint
     # Metrics mark a finished run, which this one is not any more if it has more epochs now.

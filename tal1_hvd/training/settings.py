@@ -12,7 +12,10 @@ from tal1_hvd.data.dataset import CACHE_MB
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 
-STRATEGIES = ("auto", "horovod", "single")
+STRATEGIES = ("auto", "horovod", "mirrored", "multiworker", "tpu", "single")
+# Those whose ranks are devices of one process, and how many they are unless it is said.
+REPLICATED = {"mirrored": "auto", "tpu": "8"}
+AGGREGATIONS = ("allreduce", "parameter-server", "gossip")
 SHUFFLES = ("global", "shard")
 COMPRESSIONS = ("none", "fp16")
 
@@ -52,7 +55,12 @@ class TrainSettings:
         Of the initial weights and of every shuffle.
     threads : int, optional
         Compute threads a rank; 1 among several ranks and one a core alone, if left out.
-    strategy : {"auto", "horovod", "single"}
+    strategy : {"auto", "horovod", "mirrored", "multiworker", "tpu", "single"}
+    aggregation : {"allreduce", "parameter-server", "gossip"}
+        How the ranks make one model of what each learns.
+    staleness : int, optional
+        Steps that a rank may be ahead of the slowest under an asynchronous parameter server; a
+        synchronous one, if left out.
     patience : int, optional
         Epochs without a lower validation loss after which training stops.
     precision : {"float32", "float64", "mixed"}
@@ -76,6 +84,8 @@ class TrainSettings:
     seed: int = 0
     threads: int | None = None
     strategy: str = "auto"
+    aggregation: str = "allreduce"
+    staleness: int | None = None
     patience: int | None = None
     precision: str = "float32"
     shuffle: str = "global"
@@ -88,6 +98,7 @@ class TrainSettings:
             ("--model", self.model, tuple(model_summaries())),
             ("--strategy", self.strategy, STRATEGIES),
             ("--precision", self.precision, tuple(PRECISIONS)),
+            ("--aggregation", self.aggregation, AGGREGATIONS),
             ("--shuffle", self.shuffle, SHUFFLES),
             ("--compression", self.compression, COMPRESSIONS),
         ):
@@ -99,6 +110,7 @@ class TrainSettings:
             ("--accumulation", self.accumulation, 1),
             ("--warmup-examples", self.warmup_examples, 0),
             ("--seed", self.seed, 0),
+            ("--staleness", self.staleness, 0),
             ("--patience", self.patience, 1),
             ("--cache-mb", self.cache_mb, 0),
             ("--stall-timeout", self.stall_timeout, 0),
@@ -107,6 +119,21 @@ class TrainSettings:
                 raise InputError(f"{option}: must be at least {least}, got {value}")
             if value is not None and option != "--seed" and value > _LARGEST:
                 raise InputError(f"{option}: must be at most {_LARGEST:g}, got {value}")
+        for option, value, needs_horovod in (
+            ("--compression", self.compression, self.compression != "none"),
+            ("--aggregation", self.aggregation, self.aggregation != "allreduce"),
+        ):
+            if needs_horovod and self.strategy in ("mirrored", "multiworker", "tpu"):
+                raise InputError(f"{option}: {value} needs --strategy horovod, got {self.strategy}")
+        if self.compression != "none" and self.aggregation != "allreduce":
+            raise InputError(
+                f"--compression: {self.compression} needs --aggregation allreduce, got "
+                f"{self.aggregation}"
+            )
+        if self.staleness is not None and self.aggregation != "parameter-server":
+            raise InputError(
+                f"--staleness: needs --aggregation parameter-server, got {self.aggregation}"
+            )
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise InputError(
                 f"--threads: must lie between 1 and {_MOST_THREADS}, got {self.threads}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 import numpy as np
@@ -14,21 +14,22 @@ import tensorflow as tf
 from tal1_hvd.data.batches import EpochBatches
 from tal1_hvd.data.encoding import UNKNOWN
 from tal1_hvd.data.rows import StoredRows
+from tal1_hvd.distributed.communicator import Communicator
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
-class Passes(NamedTuple):
-    """The input of consecutive passes.
+class Batches(NamedTuple):
+    """What a rank learns from in consecutive steps.
 
     Attributes
     ----------
-    codes : np.ndarray, shape=(passes, batch, length), dtype=uint8
-    labels : np.ndarray, shape=(passes, batch), dtype=uint8
-    present : np.ndarray, shape=(passes, batch), dtype=bool
+    codes : np.ndarray, shape=(steps, accumulation, batch, length), dtype=uint8
+    labels : np.ndarray, shape=(steps, accumulation, batch), dtype=uint8
+    present : np.ndarray, shape=(steps, accumulation, batch), dtype=bool
         False where a smaller batch left a place empty.
-    counts : np.ndarray, shape=(passes,), dtype=int64
+    counts : np.ndarray, shape=(steps,), dtype=int64
         Examples of the step over all ranks.
     """
 
@@ -39,7 +40,7 @@ class Passes(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums over the examples of this rank.
+    """Sums over the examples of this process's ranks.
 
     Attributes
     ----------
@@ -51,10 +52,13 @@ class Totals(NamedTuple):
     correct: tf.Tensor
 
 
+Gradient = Callable[[Batches], tuple[list[tf.Tensor], Totals]]
+
+
 def gather(
     sequences: np.ndarray | StoredRows, labels: np.ndarray, rows: np.ndarray, batches: EpochBatches
-) -> Passes:
-    """Read the rows of some batches.
+) -> Batches:
+    """Read the rows of some batches of a rank.
 
     Parameters
     ----------
@@ -67,13 +71,13 @@ def gather(
 
     Returns
     -------
-    Passes
+    Batches
     """
     present = batches.members >= 0
     chosen = rows[np.where(present, batches.members, 0)]
     codes = sequences[chosen]
     codes[~present] = UNKNOWN
-    return Passes(codes, labels[chosen], present, batches.counts)
+    return Batches(codes, labels[chosen], present, batches.counts)
 
 
 def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:
@@ -88,10 +92,8 @@ def read_ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator
             yield pending.popleft().result()
 
 
-def compile_steps(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, batch: int
-) -> Callable[..., Totals]:
-    """Trace a function that trains on any number of passes in one call.
+def make_gradient(model: keras.Model, accumulation: int = 1) -> Gradient:
+    """Return a function that computes the gradient of one step on one rank.
 
     The loss is the sum of the rank's binary cross-entropies over the count of the whole step, so
     gradients summed over ranks are those of the mean over the global batch.
@@ -100,52 +102,99 @@ def compile_steps(
     ----------
     model : keras.Model
         Input uint8 codes, shape (batch, length); output shape (batch, 1).
-    optimizer : keras.optimizers.Optimizer
-        Built; sums gradients over ranks.
-    batch : int
-        Examples of a pass.
+    accumulation : int
+        Passes of a step, whose gradients are added up.
 
     Returns
     -------
     callable
-        From the fields of `Passes` to `Totals`; already traced.
+        From `Batches` of a single step, without their first axis, to gradients of the model's
+        trainable variables, and `Totals`, the loss in the variables' precision. Shapes are static,
+        and all operations have XLA kernels where the first layer consists of TensorFlow's own.
     """
-    length = model.input_shape[1]
     variables = model.trainable_variables
     dtype = variables[0].dtype
 
-    def one_pass(
-        codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, count: tf.Tensor
-    ) -> Totals:
+    def one_pass(batch: Batches, number: int | tf.Tensor) -> tuple[list[tf.Tensor], Totals]:
+        labels, present = batch.labels[number], batch.present[number]
         target = tf.cast(labels, dtype)[:, None]
-        weight = tf.cast(present, dtype)
         with tf.GradientTape() as tape:
-            probability = model(codes, training=True)
-            losses = weight * keras.losses.binary_crossentropy(target, probability)
-            loss = tf.reduce_sum(losses) / tf.cast(count, dtype)
-        optimizer.apply(tape.gradient(loss, variables), variables)
+            probability = model(batch.codes[number], training=True)
+            losses = tf.cast(present, dtype) * keras.losses.binary_crossentropy(target, probability)
+            loss = tf.reduce_sum(losses) / tf.cast(batch.counts, dtype)
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
         right = tf.equal(probability[:, 0] > 0.5, labels == 1) & present
-        return Totals(tf.cast(tf.reduce_sum(losses), tf.float64), tf.math.count_nonzero(right))
+        return gradients, Totals(tf.reduce_sum(losses), tf.math.count_nonzero(right))
+
+    def all_passes(batch: Batches) -> tuple[list[tf.Tensor], Totals]:
+        first = one_pass(batch, 0)
+        if accumulation == 1:
+            return first
+
+        def add_pass(number: tf.Tensor, *so_far: Any) -> tuple[Any, ...]:
+            more = one_pass(batch, number)
+            return number + 1, *tf.nest.map_structure(tf.add, so_far, more)
+
+        _, *sums = tf.while_loop(
+            lambda number, *_: number < accumulation,
+            add_pass,
+            (1, *first),
+            maximum_iterations=accumulation - 1,
+        )
+        return tuple(sums)
+
+    return all_passes
+
+
+def compile_steps(
+    gradient: Gradient,
+    optimizer: keras.optimizers.Optimizer,
+    communicator: Communicator,
+    shape: tuple[int, int, int],
+) -> Callable[[Sequence[Batches]], Totals]:
+    """Trace a function that makes any number of steps in one call.
+
+    Parameters
+    ----------
+    gradient : callable
+        What `make_gradient` made.
+    optimizer : keras.optimizers.Optimizer
+        Built with the model's trainable variables; sums gradients over ranks.
+    communicator : Communicator
+        Makes the step on each rank of this process.
+    shape : tuple of int
+        Accumulation, batch and length: of the codes of a rank's step.
+
+    Returns
+    -------
+    callable
+        From a list with `Batches` for each rank of this process to `Totals`; already traced.
+    """
+    share = Batches(
+        tf.TensorSpec((None, *shape), tf.uint8),
+        tf.TensorSpec((None, *shape[:2]), tf.uint8),
+        tf.TensorSpec((None, *shape[:2]), tf.bool),
+        tf.TensorSpec((None,), tf.int64),
+    )
+
+    def step(batch: Batches) -> Totals:
+        gradients, totals = gradient(batch)
+        optimizer.apply(gradients)
+        return totals
 
     # AutoGraph would turn a Python loop into the same graph, and take half a second to start.
-    @tf.function(
-        autograph=False,
-        input_signature=[
-            tf.TensorSpec((None, batch, length), tf.uint8),
-            tf.TensorSpec((None, batch), tf.uint8),
-            tf.TensorSpec((None, batch), tf.bool),
-            tf.TensorSpec((None,), tf.int64),
-        ],
-    )
-    def steps(codes: tf.Tensor, labels: tf.Tensor, present: tf.Tensor, counts: tf.Tensor) -> Totals:
-        def next_pass(i: tf.Tensor, totals: Totals) -> tuple[tf.Tensor, Totals]:
-            more = one_pass(codes[i], labels[i], present[i], counts[i])
-            return i + 1, Totals(totals.loss + more.loss, totals.correct + more.correct)
+    @tf.function(autograph=False, input_signature=[[share] * communicator.replicas])
+    def steps(shares: Sequence[Batches]) -> Totals:
+        def next_step(i: tf.Tensor, so_far: Totals) -> tuple[tf.Tensor, Totals]:
+            own = [(Batches(*(field[i] for field in share)),) for share in shares]
+            each = [so_far, *communicator.run(step, own)]
+            loss = tf.add_n([tf.cast(totals.loss, tf.float64) for totals in each])
+            return i + 1, Totals(loss, tf.add_n([totals.correct for totals in each]))
 
-        passes = tf.shape(codes)[0]
+        count = tf.shape(shares[0].counts)[0]
         nothing = Totals(tf.constant(0, tf.float64), tf.constant(0, tf.int64))
         _, totals = tf.while_loop(
-            lambda i, _: i < passes, next_pass, (0, nothing), maximum_iterations=passes
+            lambda i, _: i < count, next_step, (0, nothing), maximum_iterations=count
         )
         return totals
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,27 +11,26 @@ from typing import Any
 import keras
 import numpy as np
 
+from tal1_hvd.aggregation.base import Aggregation
+from tal1_hvd.aggregation.choose import make_aggregation
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset
 from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.distributed.communicator import Communicator
-from tal1_hvd.distributed.optimizer import DistributedOptimizer
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.first_layer import fuse_first_layer
 from tal1_hvd.models.registry import build_model
 from tal1_hvd.models.scoring import Scorer
-from tal1_hvd.training.adam import FusedAdam
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, assign, save_checkpoint
 from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.schedule import ScaledWarmup
 from tal1_hvd.training.settings import TrainSettings
-from tal1_hvd.training.step import Totals, compile_steps, gather, read_ahead
+from tal1_hvd.training.step import Batches, Totals, compile_steps, gather, make_gradient, read_ahead
 from tal1_hvd.training.tensorboard import TensorBoardLog
 
-# Passes in one graph call: enough that the call costs nothing, few enough that progress shows...
-_MOST_PASSES_A_CALL = 64
+# Steps in one graph call: enough that the call costs nothing, few enough that progress shows...
+_MOST_STEPS_A_CALL = 64
 # ...and that their sequences take little memory.
 _BYTES_A_CALL = 8_000_000
 # Epochs can be shorter than a checkpoint takes to reach the disk.
@@ -48,10 +47,11 @@ class Trainer:
     settings : TrainSettings
     dataset : Dataset
     batching : Batching
+        Of this process's first rank.
     communicator : Communicator
     model : keras.Model
         Of Keras's own layers; `steps` and `scorer` use its variables.
-    optimizer : DistributedOptimizer
+    aggregation : Aggregation
     steps : callable
         What `compile_steps` made.
     scorer : Scorer
@@ -62,24 +62,21 @@ class Trainer:
     batching: Batching
     communicator: Communicator
     model: keras.Model
-    optimizer: DistributedOptimizer
-    steps: Callable[..., Totals]
+    aggregation: Aggregation
+    steps: Callable[[Sequence[Batches]], Totals]
     scorer: Scorer
 
     @property
-    def optimizer_state(self) -> list[keras.Variable]:
-        """What a checkpoint holds of the optimizer.
-
-        Its accumulators are empty at the end of an epoch, so a run can be resumed with another
-        number of passes a step.
-        """
-        return self.optimizer.inner_optimizer.variables
+    def shares(self) -> list[Batching]:
+        """What each rank of this process takes."""
+        ranks = range(self.communicator.replicas)
+        return [replace(self.batching, rank=self.batching.rank + rank) for rank in ranks]
 
     @property
-    def passes_a_call(self) -> int:
-        """How many passes one graph call makes at most."""
-        fitting = _BYTES_A_CALL // (self.batching.batch * self.dataset.length)
-        return min(max(fitting, 1), _MOST_PASSES_A_CALL)
+    def steps_a_call(self) -> int:
+        """How many steps one graph call makes at most."""
+        step = self.batching.batch * self.batching.accumulation * self.communicator.replicas
+        return min(max(_BYTES_A_CALL // (step * self.dataset.length), 1), _MOST_STEPS_A_CALL)
 
     @classmethod
     def build(
@@ -90,24 +87,17 @@ class Trainer:
         communicator: Communicator,
     ) -> Trainer:
         """Build the model and its optimizer, equal on all ranks, and trace the graphs."""
-        model = build_model(settings.model, dataset.length, settings.seed, settings.precision)
-        schedule = ScaledWarmup(
-            settings.learning_rate, batching.global_batch, settings.warmup_examples
-        )
-        optimizer = DistributedOptimizer(
-            FusedAdam(schedule),
-            communicator,
-            op="sum",
-            compression=settings.compression,
-            backward_passes_per_step=settings.accumulation,
-        )
-        optimizer.build(model.trainable_variables)
-        communicator.broadcast_variables([*model.variables, *optimizer.variables])
-        fused = fuse_first_layer(model)
-        steps = compile_steps(fused, optimizer, batching.batch)
-        return cls(
-            settings, dataset, batching, communicator, model, optimizer, steps, Scorer(fused)
-        )
+        with communicator.scope():
+            model = build_model(settings.model, dataset.length, settings.seed, settings.precision)
+            aggregation = make_aggregation(
+                settings, batching.global_batch, model.trainable_variables, communicator
+            )
+            fused = fuse_first_layer(model)
+        gradient = make_gradient(fused, batching.accumulation)
+        shape = (batching.accumulation, batching.batch, dataset.length)
+        steps = compile_steps(gradient, aggregation, communicator, shape)
+        scorer = Scorer(fused, communicator=communicator)
+        return cls(settings, dataset, batching, communicator, model, aggregation, steps, scorer)
 
     def train_epoch(self, epoch: int, advance: Callable[[int], None]) -> dict[str, float]:
         """Train for an epoch.
@@ -125,26 +115,26 @@ class Trainer:
             Mean loss in nats and accuracy while training, over the examples of all ranks.
         """
         dataset, rows = self.dataset, self.dataset.rows("train")
-        chunks = self.batching.epoch(epoch).chunks(self.passes_a_call)
+        chunks = (share.epoch(epoch).chunks(self.steps_a_call) for share in self.shares)
+        self.aggregation.begin_epoch()
         read = partial(gather, dataset.sequences, dataset.labels, rows)
-        loss, correct, passed, told = 0.0, 0, 0, 0
-        for passes in read_ahead(read, chunks):
-            totals = self.steps(*passes)
+        loss, correct = 0.0, 0
+        for batches in read_ahead(
+            lambda ranks: [read(r) for r in ranks], zip(*chunks, strict=True)
+        ):
+            totals = self.steps(batches)
             loss += float(totals.loss)
             correct += int(totals.correct)
-            # Every pass of a step carries the step's count.
-            passed += int(passes.counts.sum())
-            done = passed // self.settings.accumulation
-            advance(done - told)
-            told = done
+            advance(int(batches[0].counts.sum()))
         sums = self.communicator.all_gather(np.array([[loss, float(correct)]])).sum(axis=0)
         return {
             "train_loss": float(sums[0] / len(rows)),
             "train_accuracy": float(sums[1] / len(rows)),
+            **self.aggregation.end_epoch(),
         }
 
     def scores(self, split: str) -> np.ndarray:
-        """Score a split, each rank its share.
+        """Score a split, each rank a part.
 
         Parameters
         ----------
@@ -158,9 +148,10 @@ class Trainer:
         rows = self.dataset.rows(split)
         if not len(rows):
             return np.empty(0)
-        share = np.array_split(rows, self.communicator.size)
-        own = self.scorer(self.dataset.sequences, share[self.communicator.rank])
-        return self.communicator.all_gather(own)
+        shares = np.array_split(rows, self.communicator.size)
+        first = self.communicator.rank
+        own = np.concatenate(shares[first : first + self.communicator.replicas])
+        return self.communicator.all_gather(self.scorer(self.dataset.sequences, own))
 
     def labels(self, split: str) -> np.ndarray:
         """Return a split's labels in row order, shape (n_split,)."""
@@ -190,66 +181,60 @@ def train(
     dict
         What `metrics.json` holds.
     """
-    progress, best = _resume(trainer, checkpoint)
+    last, best = _resume(trainer, checkpoint)
     communicator, settings = trainer.communicator, trainer.settings
-    reporter.start(settings.epochs, progress.epoch, trainer.batching.examples)
+    saved, saved_at = last.progress.epoch, time.perf_counter()
+    reporter.start(settings.epochs, saved, trainer.batching.examples)
     log = TensorBoardLog(folder.tensorboard) if communicator.rank == 0 else None
     # As if all earlier sessions had run without a break before this one.
-    began = time.perf_counter() - progress.train_seconds
-    saved, saved_at = progress.epoch, time.perf_counter()
+    began = time.perf_counter() - last.progress.train_seconds
     try:
-        while not progress.finished(settings.epochs, settings.patience):
-            progress, best = _epoch(trainer, progress, best, began, reporter)
+        while not last.progress.finished(settings.epochs, settings.patience):
+            last, best = _epoch(trainer, last, best, began, reporter)
+            finished = last.progress.finished(settings.epochs, settings.patience)
             due = time.perf_counter() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS
-            if log is not None and (due or progress.finished(settings.epochs, settings.patience)):
+            if log is not None and (due or finished):
                 # First: an epoch that is saved is not logged again.
-                log.write(progress.history[saved:])
-                _save(trainer, folder, progress, best, saved)
-                progress = replace(progress, train_seconds=time.perf_counter() - began)
-                saved, saved_at = progress.epoch, time.perf_counter()
+                log.write(last.progress.history[saved:])
+                _save(folder, last, best, saved)
+                saved, saved_at = last.progress.epoch, time.perf_counter()
+                seconds = saved_at - began
+                last = replace(last, progress=replace(last.progress, train_seconds=seconds))
     finally:
         reporter.finish()
-    assign(trainer.model.variables, best.model)
-    return _finish(trainer, folder, progress)
+    assign(trainer.model.variables, last.best)
+    return _finish(trainer, folder, last.progress)
 
 
-def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Progress, Checkpoint]:
-    """Restore rank 0's checkpoint on all ranks; return the progress and the best model."""
-    communicator = trainer.communicator
-    progress = Progress()
-    variables = [*trainer.model.variables, *trainer.optimizer_state]
-    best = _snapshot(trainer, progress)
-    if checkpoint is not None:
-        assign(variables, [*checkpoint.model, *checkpoint.optimizer])
-        progress = checkpoint.progress
-        best = replace(best, model=checkpoint.best)
-    progress = Progress(**communicator.broadcast_json(vars(progress)))
-    communicator.broadcast_variables(variables)
+def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Checkpoint, Checkpoint]:
+    """Restore rank 0's checkpoint on all ranks; return the last epoch's and the best one's."""
+    fresh = snapshot(trainer, Progress())
+    last = fresh if checkpoint is None else checkpoint
+    progress = Progress(**trainer.communicator.broadcast_json(vars(last.progress)))
+    if progress.epoch:
+        trainer.aggregation.restore(last.model, last.optimizer)
+    last = replace(last, progress=progress)
     # Only rank 0's best weights are used until the end, when they are broadcast.
-    return progress, best
+    return last, replace(last, model=last.best)
 
 
 def _epoch(
-    trainer: Trainer,
-    progress: Progress,
-    best: Checkpoint,
-    began: float,
-    reporter: Reporter,
-) -> tuple[Progress, Checkpoint]:
-    """Train and validate for one epoch; return the new progress and the best model."""
+    trainer: Trainer, last: Checkpoint, best: Checkpoint, began: float, reporter: Reporter
+) -> tuple[Checkpoint, Checkpoint]:
+    """Train and validate for one epoch; return its checkpoint and the best one's."""
     communicator = trainer.communicator
     start = time.perf_counter()
-    training = trainer.train_epoch(progress.epoch, reporter.advance)
+    training = trainer.train_epoch(last.progress.epoch, reporter.advance)
     seconds_training = time.perf_counter() - start
     scores = trainer.scores("validation")
     row: dict[str, Any] = {}
     if communicator.rank == 0:
         metrics = summary(trainer.labels("validation"), scores)
         row = {
-            "epoch": progress.epoch + 1,
+            "epoch": last.progress.epoch + 1,
             **training,
             **{f"validation_{name}": metrics[name] for name in _EPOCH_METRICS},
-            "learning_rate": float(trainer.optimizer.learning_rate),
+            "learning_rate": trainer.aggregation.learning_rate,
             "examples_per_second": trainer.batching.examples / seconds_training,
             "seconds": time.perf_counter() - start,
         }
@@ -260,29 +245,26 @@ def _epoch(
             f"--learning-rate: the loss is not finite any more in epoch {row['epoch']}; "
             f"choose a lower one than {trainer.settings.learning_rate:g}, and another --out"
         )
-    progress = progress.after_epoch(row, time.perf_counter() - began)
+    progress = last.progress.after_epoch(row, time.perf_counter() - began)
+    now = snapshot(trainer, progress)
     if progress.best_epoch == progress.epoch:
-        best = _snapshot(trainer, progress)
+        best = now
     reporter.epoch(row)
-    return progress, best
+    return replace(now, best=best.model), best
 
 
-def _snapshot(trainer: Trainer, progress: Progress) -> Checkpoint:
+def snapshot(trainer: Trainer, progress: Progress) -> Checkpoint:
+    """Return a checkpoint of what is there, best or not; called by all ranks."""
     model = [np.array(variable) for variable in trainer.model.variables]
-    optimizer = [np.array(variable) for variable in trainer.optimizer_state]
-    return Checkpoint(progress, model, optimizer, model)
+    return Checkpoint(progress, model, trainer.aggregation.state(), model)
 
 
-def _save(
-    trainer: Trainer, folder: RunFolder, progress: Progress, best: Checkpoint, saved: int
-) -> None:
+def _save(folder: RunFolder, last: Checkpoint, best: Checkpoint, saved: int) -> None:
     """Save checkpoints; `saved` is the epoch of those before."""
-    if progress.best_epoch > saved:
-        save_checkpoint(folder.best, *vars(best).values())
-    save_checkpoint(
-        folder.last, progress, trainer.model.variables, trainer.optimizer_state, best.model
-    )
-    folder.write_history(progress.history)
+    if last.progress.best_epoch > saved:
+        save_checkpoint(folder.best, best)
+    save_checkpoint(folder.last, last)
+    folder.write_history(last.progress.history)
 
 
 def _finish(trainer: Trainer, folder: RunFolder, progress: Progress) -> dict[str, Any]:
@@ -290,6 +272,7 @@ def _finish(trainer: Trainer, folder: RunFolder, progress: Progress) -> dict[str
     communicator, dataset = trainer.communicator, trainer.dataset
     communicator.broadcast_variables(trainer.model.variables)
     scores = {split: trainer.scores(split) for split in ("train", "validation", "test")}
+    bytes_per_step = trainer.aggregation.bytes_per_step()
     if communicator.rank != 0:
         return {}
     epochs = progress.epoch
@@ -307,6 +290,8 @@ def _finish(trainer: Trainer, folder: RunFolder, progress: Progress) -> dict[str
         "world_size": communicator.size,
         "global_batch_size": trainer.batching.global_batch,
         "strategy": communicator.name,
+        "aggregation": trainer.settings.aggregation,
+        "bytes_per_step": bytes_per_step,
         "model": trainer.settings.model,
     }
     ids = dataset.ids()

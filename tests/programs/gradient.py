@@ -11,7 +11,7 @@ from tal1_hvd.distributed.communicator import connect
 from tal1_hvd.distributed.optimizer import DistributedOptimizer
 from tal1_hvd.machine import start_tensorflow
 from tal1_hvd.models.registry import build_model
-from tal1_hvd.training.step import compile_steps, gather
+from tal1_hvd.training.step import compile_steps, gather, make_gradient
 
 GLOBAL_BATCH = 64
 
@@ -32,9 +32,8 @@ model = build_model("paper", data.length, seed=0)
 optimizer = DistributedOptimizer(Capture(), comm, op="sum")
 optimizer.build(model.trainable_variables)
 step = next(batching.epoch(0).chunks(1))
-compile_steps(model, optimizer, batching.batch)(
-    *gather(data.sequences, data.labels, data.rows("train"), step)
-)
+steps = compile_steps(make_gradient(model), optimizer, comm, (1, batching.batch, data.length))
+steps([gather(data.sequences, data.labels, data.rows("train"), step)])
 if comm.rank == 0:
     flat = np.concatenate([np.ravel(variable) for variable in model.trainable_variables])
     np.save(sys.argv[2], flat)

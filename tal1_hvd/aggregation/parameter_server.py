@@ -1,0 +1,243 @@
+"""Central training: gradients go to rank 0, which updates the weights and sends them back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tal1_hvd.aggregation.base import assign, flatten, unflatten
+from tal1_hvd.aggregation.peers import Peers
+from tal1_hvd.distributed.communicator import Communicator
+from tal1_hvd.distributed.environment import shorten_sleeps
+from tal1_hvd.distributed.rank_process import end_process
+
+
+class ParameterServer:
+    """Synchronous parameter server (Li et al. 2014) on rank 0, which learns like all others too.
+
+    Parameters
+    ----------
+    inner : keras.optimizers.Optimizer
+    variables : sequence of keras.Variable
+        The model's trainable ones.
+    communicator : Communicator
+        Of Horovod over MPI, or a single process.
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        variables: Sequence[keras.Variable],
+        communicator: Communicator,
+    ):
+        inner.build(variables)
+        self._inner = inner
+        self._variables = list(variables)
+        self._communicator = communicator
+        self._peers = Peers(communicator, "parameter-server")
+        communicator.broadcast_variables([*variables, *inner.variables])
+        self._steps = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self._inner.learning_rate)
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Send the gradient to rank 0, and take its weights; in a graph."""
+        flat = flatten(gradients)
+        total = tf.numpy_function(self._collect, [flat], flat.dtype)
+        if self._peers.rank == 0:
+            summed = unflatten(tf.ensure_shape(total, flat.shape), self._variables)
+            self._inner.apply(summed, self._variables)
+        weights = flatten([variable.value for variable in self._variables])
+        news = tf.numpy_function(self._hand_out, [weights], weights.dtype)
+        if self._peers.rank != 0:
+            fresh = tf.ensure_shape(news, weights.shape)
+            assign(self._variables, unflatten(fresh, self._variables))
+
+    def _collect(self, own: np.ndarray) -> np.ndarray:
+        """On rank 0, return the sum of all ranks' gradients, in their order."""
+        self._steps += 1
+        if self._peers.rank != 0:
+            self._peers.send(own, 0)
+            return own
+        total = own.copy()
+        for rank in range(1, self._peers.size):
+            total += self._peers.receive(own, rank)
+        return total
+
+    def _hand_out(self, own: np.ndarray) -> np.ndarray:
+        """Return rank 0's weights."""
+        if self._peers.rank != 0:
+            return self._peers.receive(own, 0)
+        for rank in range(1, self._peers.size):
+            self._peers.send(own, rank)
+        return own
+
+    def begin_epoch(self) -> None:
+        """Do nothing."""
+
+    def end_epoch(self) -> dict[str, float]:
+        """Do nothing: all ranks have rank 0's weights."""
+        return {}
+
+    def bytes_per_step(self) -> float:
+        """Return how many bytes all ranks together sent in a step, counted."""
+        sent = self._communicator.all_gather(np.array([self._peers.sent])).sum()
+        return float(sent / max(self._steps, 1))
+
+    def state(self) -> list[np.ndarray]:
+        """Return the optimizer's variables; on rank 0 they are up to date."""
+        return [np.array(variable) for variable in self._inner.variables]
+
+    def restore(self, model: Sequence[np.ndarray], state: Sequence[np.ndarray]) -> None:
+        """Go on from a checkpoint of rank 0."""
+        own = [*self._variables, *self._inner.variables]
+        if self._communicator.rank == 0:
+            assign(own, [*model, *state])
+        self._communicator.broadcast_variables(own)
+
+
+_PUSH, _DONE = 1, 2
+# Seconds between looks for a message; MPI's own waiting would take a core.
+_LOOK = 2e-5
+
+
+class AsynchronousParameterServer:
+    """Asynchronous parameter server with bounded staleness (Ho et al. 2013, SSP).
+
+    A rank sends its gradient and gets the weights after it was applied, whatever others have sent
+    meanwhile; only a rank that is more than `staleness` steps ahead of the slowest waits. The
+    gradient of each rank, the mean over its own batch, is an update of its own. The server is a
+    thread of rank 0. Results differ from run to run.
+
+    Parameters
+    ----------
+    inner : keras.optimizers.Optimizer
+        Works on single numbers, as Adam does: the server keeps all weights in one variable.
+    variables : sequence of keras.Variable
+        The model's trainable ones.
+    communicator : Communicator
+        Of Horovod over MPI, or a single process.
+    staleness : int
+        Steps that a rank may be ahead.
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        variables: Sequence[keras.Variable],
+        communicator: Communicator,
+        staleness: int,
+    ):
+        communicator.broadcast_variables(variables)
+        self._variables = list(variables)
+        self._inner = inner
+        self._communicator = communicator
+        self._staleness = staleness
+        self._to_server = Peers(communicator, "parameter-server")
+        self._to_ranks = Peers(communicator, "parameter-server")
+        self._weights = keras.Variable(self._flat_weights(), name="server")
+        inner.build([self._weights])
+        self._server: threading.Thread | None = None
+        self._steps = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return float(self._inner.learning_rate)
+
+    def _flat_weights(self) -> np.ndarray:
+        return np.concatenate([np.ravel(variable) for variable in self._variables])
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Send the gradient to the server, and take its weights; in a graph."""
+        # They are shares of the global batch's mean: of the own batch's, a rank's share as a whole.
+        own = flatten(gradients) * self._communicator.size
+        if self._communicator.size == 1:
+            self._inner.apply([own], [self._weights])
+            weights = self._weights.value
+        else:
+            weights = tf.numpy_function(self._push, [own], own.dtype)
+        assign(self._variables, unflatten(tf.ensure_shape(weights, own.shape), self._variables))
+
+    def _push(self, gradient: np.ndarray) -> np.ndarray:
+        self._steps += 1
+        self._to_server.send(gradient, 0, _PUSH)
+        return self._to_ranks.receive(gradient, 0)
+
+    def begin_epoch(self) -> None:
+        """Start the server on rank 0."""
+        if self._communicator.rank == 0 and self._communicator.size > 1:
+            self._server = threading.Thread(target=self._serve, name="server", daemon=True)
+            self._server.start()
+
+    def end_epoch(self) -> dict[str, float]:
+        """Wait until all ranks are done, and give the model the server's weights."""
+        if self._communicator.size > 1:
+            self._to_server.send(np.empty(0, self._weights.dtype), 0, _DONE)
+        if self._server is not None:
+            self._server.join()
+            self._server = None
+        self._communicator.broadcast_variables([self._weights])
+        assign(self._variables, unflatten(self._weights.value, self._variables))
+        return {}
+
+    def _serve(self) -> None:
+        """Apply gradients as they come, until all ranks are done with the epoch."""
+        try:
+            shorten_sleeps()
+            self._serve_epoch()
+        except Exception as error:
+            # The ranks would wait for ever.
+            end_process(f"the parameter server failed: {type(error).__name__}: {error}", 1)
+
+    def _serve_epoch(self) -> None:
+        from mpi4py import MPI
+
+        # Steps that each rank has made; those that are done are ahead of nobody.
+        clocks = dict.fromkeys(range(self._communicator.size), 0)
+        waiting: list[int] = []
+        like = np.array(self._weights)
+        status = MPI.Status()
+        while clocks:
+            while not self._to_server.comm.Iprobe(status=status):
+                time.sleep(_LOOK)
+            rank = status.source
+            if status.tag == _DONE:
+                self._to_server.receive(like[:0], rank)
+                del clocks[rank]
+            else:
+                gradient = tf.constant(self._to_server.receive(like, rank))
+                self._inner.apply([gradient], [self._weights])
+                clocks[rank] += 1
+                waiting.append(rank)
+            slowest = min(clocks.values(), default=0)
+            answered = [rank for rank in waiting if clocks[rank] - slowest <= self._staleness]
+            for rank in answered:
+                self._to_ranks.send(np.array(self._weights), rank)
+            waiting = [rank for rank in waiting if rank not in answered]
+
+    def bytes_per_step(self) -> float:
+        """Return how many bytes all ranks together sent in a step, counted."""
+        own = self._to_server.sent + self._to_ranks.sent
+        sent = self._communicator.all_gather(np.array([own])).sum()
+        return float(sent / max(self._steps, 1))
+
+    def state(self) -> list[np.ndarray]:
+        """Return the server's weights and its optimizer's variables; rank 0's count."""
+        return [np.array(variable) for variable in [self._weights, *self._inner.variables]]
+
+    def restore(self, model: Sequence[np.ndarray], state: Sequence[np.ndarray]) -> None:
+        """Go on from a checkpoint of rank 0."""
+        own = [self._weights, *self._inner.variables]
+        if self._communicator.rank == 0:
+            assign(own, state)
+        self._communicator.broadcast_variables(own)
+        assign(self._variables, unflatten(self._weights.value, self._variables))

@@ -1,0 +1,108 @@
+"""Starts the workers of MultiWorkerMirroredStrategy on this machine, as mpirun starts ranks.
+
+``python -m tal1_hvd.distributed.workers COUNT PROGRAM ...`` (internal; ``train --ranks`` uses it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tal1_hvd.distributed.launch import end_with_parent
+
+# Seconds that workers have to end once one of them has failed.
+_GRACE = 5.0
+
+
+def worker_environments(count: int) -> list[dict[str, str]]:
+    """Return what tells each worker of the others: ``TF_CONFIG``, with free ports of this machine.
+
+    Parameters
+    ----------
+    count : int
+
+    Returns
+    -------
+    list of dict
+    """
+    with contextlib.ExitStack() as stack:
+        # All open at once, so that they differ.
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        workers = [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
+    return [
+        {
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            )
+        }
+        for index in range(count)
+    ]
+
+
+def run_workers(count: int, program: Sequence[str]) -> int:
+    """Run a program on each worker; when one fails, end the others.
+
+    Parameters
+    ----------
+    count : int
+    program : sequence of str
+
+    Returns
+    -------
+    int
+        The exit code of the first worker that failed, 128 + its number for a signal; or 0.
+    """
+    workers: list[subprocess.Popen[bytes]] = []
+
+    def end(number: int, frame: object) -> None:
+        for worker in workers:
+            worker.terminate()
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        for environment in worker_environments(count):
+            workers.append(
+                subprocess.Popen(
+                    program, env={**os.environ, **environment}, preexec_fn=end_with_parent()
+                )
+            )
+        code = 0
+        while any(worker.returncode is None for worker in workers):
+            pid, status = os.wait()
+            for worker in workers:
+                if worker.pid == pid:
+                    worker.returncode = os.waitstatus_to_exitcode(status)
+                    if worker.returncode and not code:
+                        code = worker.returncode
+                        _end(workers)
+        return code if code >= 0 else 128 - code
+    except BaseException:
+        _end(workers)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End those that run still, in order or, if they take too long, at once."""
+    running = [worker for worker in workers if worker.returncode is None]
+    for worker in running:
+        worker.terminate()
+    for worker in running:
+        try:
+            worker.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(run_workers(int(sys.argv[1]), sys.argv[2:]))
