@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from tal1_hvd.aggregation.all_reduce import AllReduce
 from tal1_hvd.aggregation.base import flatten, unflatten
-from tal1_hvd.aggregation.choose import make_aggregation
 from tal1_hvd.aggregation.gossip import Gossip
 from tal1_hvd.aggregation.parameter_server import AsynchronousParameterServer, ParameterServer
 from tal1_hvd.aggregation.peers import Peers
 from tal1_hvd.distributed.communicator import SingleProcess
 from tal1_hvd.training.adam import FusedAdam
+from tal1_hvd.training.choose_aggregation import make_aggregation
 from tal1_hvd.training.settings import TrainSettings
 from tests.helpers import refused
 from tests.toys import assert_same, constants, make_variables, values

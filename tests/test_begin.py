@@ -13,7 +13,7 @@ from tal1_hvd.training import begin as module
 from tal1_hvd.training.begin import Begun, Request, begin
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings, read_settings
-from tests.helpers import names, refused
+from tests.helpers import names
 
 
 class TestBegin:
@@ -168,6 +168,5 @@ class TestExpected:
         (tmp_path / "config.yaml").write_text("ranks: many")
         assert Request({}, tmp_path, resume=True).expected() == (TrainSettings(), None)
 
-    def test_refused(self):
-        with refused("--epochs", 0):
-            Request({"epochs": 0}).expected()
+    def test_wrong_settings(self):
+        assert Request({"epochs": 0, "seed": 2}).expected() == (TrainSettings(), None)

@@ -43,6 +43,9 @@ PROGRESS = Progress(
     history=[{"epoch": i, "validation_loss": i * 1e-17, "auroc": None} for i in (1, 2, 3)],
 )
 
+# What a run's own checkpoints look like.
+OWN = Checkpoint(Progress(), MODEL, OPTIMIZER, MODEL)
+
 
 def variables(arrays):
     return [keras.Variable(array, dtype=array.dtype.name) for array in arrays]
@@ -60,7 +63,7 @@ def contents(loaded):
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "last.npz"
-    save_checkpoint(path, PROGRESS, variables(MODEL), variables(OPTIMIZER), BEST)
+    save_checkpoint(path, Checkpoint(PROGRESS, MODEL, OPTIMIZER, BEST))
     return path
 
 
@@ -72,11 +75,10 @@ def members(path):
 @pytest.fixture(scope="module")
 def resume():
     """Load and check as a resumed run does, and return all that it then goes on from."""
-    model, optimizer = variables(MODEL), variables(OPTIMIZER)
 
     def resume(path):
         loaded = load_checkpoint(path)
-        require_fit(path, loaded, model, optimizer)
+        require_fit(path, loaded, OWN)
         return contents(loaded)
 
     return resume
@@ -97,14 +99,14 @@ class TestRoundTrip:
         assert loaded.progress == PROGRESS
 
     def test_before_the_first_epoch(self, tmp_path):
-        save_checkpoint(tmp_path / "x.npz", Progress(), variables(MODEL), [], [])
+        save_checkpoint(tmp_path / "x.npz", Checkpoint(Progress(), MODEL, [], []))
         loaded = load_checkpoint(tmp_path / "x.npz")
         assert loaded.progress == Progress()
         assert (loaded.optimizer, loaded.best) == ([], [])
 
     def test_more_than_ten_variables_keep_their_order(self, tmp_path):
         arrays = [np.float32(i) for i in range(25)]
-        save_checkpoint(tmp_path / "x.npz", Progress(), variables(arrays), [], [])
+        save_checkpoint(tmp_path / "x.npz", Checkpoint(Progress(), arrays, [], []))
         assert [int(array) for array in load_checkpoint(tmp_path / "x.npz").model] == list(
             range(25)
         )
@@ -238,12 +240,12 @@ def test_other_models_checkpoint(path, group, others):
     groups = own | {group: others(own[group])}
     with pytest.raises(InputError) as caught:
         found = Checkpoint(PROGRESS, **groups)
-        require_fit(path, found, variables(MODEL), variables(OPTIMIZER))
+        require_fit(path, found, OWN)
     assert str(caught.value).startswith(f"{path}: holds other variables than this run's")
 
 
 def test_own_models_checkpoint(path):
-    require_fit(path, load_checkpoint(path), variables(MODEL), variables(OPTIMIZER))
+    require_fit(path, load_checkpoint(path), OWN)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ def test_interrupted_write_keeps_the_one_before(path, monkeypatch, error):
 
     monkeypatch.setattr(checkpoint.np, "savez", interrupted)
     with pytest.raises(type(error)):
-        save_checkpoint(path, Progress(epoch=9), variables(MODEL), [], [])
+        save_checkpoint(path, Checkpoint(Progress(epoch=9), MODEL, [], []))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["last.npz"]
 

@@ -105,6 +105,7 @@ OPTIONS = {
         "--ranks": "",
         "--threads": "(default: 1; with one rank, one a core)",
         "--patience": "(default: never)",
+        "--staleness": "(default: synchronous)",
     },
     "evaluate": {
         "--run": "",

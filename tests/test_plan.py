@@ -139,6 +139,7 @@ class TestResume:
             ({"precision": "float64"}, "--precision: the run was made with 'float32', "),
             ({"shuffle": "shard"}, "--shuffle: the run was made with 'global', "),
             ({"compression": "fp16"}, "--compression: the run was made with 'none', "),
+            ({"aggregation": "gossip"}, "--aggregation: the run was made with 'allreduce', "),
             ({"epochs": 9, "seed": 4}, "--seed: "),
         ],
     )
@@ -149,17 +150,28 @@ class TestResume:
 
     def test_every_setting_is_either_changeable_or_refused(self):
         tested = {"seed", "learning_rate", "warmup_examples", "precision", "shuffle", "compression"}
-        names = {field.name for field in dataclasses.fields(TrainSettings)}
-        assert names - CHANGEABLE - tested == {"model", "batch_size", "accumulation"}
+        names = {field.name for field in dataclasses.fields(TrainSettings)} - {"aggregation"}
+        others = {"model", "batch_size", "accumulation", "staleness"}
+        assert names - CHANGEABLE - tested == others
+
+    def test_staleness(self, tmp_path):
+        settings = TrainSettings(aggregation="parameter-server", staleness=2)
+        run = RunFolder.create(tmp_path / "run", settings, 2)
+        with pytest.raises(InputError, match="--staleness: the run was made with 2, which"):
+            plan_resume(run, {"staleness": 3}, 2)
 
     def test_refused_values(self, run):
         with pytest.raises(InputError, match="--epochs: must be at least 1"):
             plan_resume(run, {"epochs": 0}, 2)
 
-    def test_shards_of_their_own(self, tmp_path):
-        run = RunFolder.create(tmp_path / "run", TrainSettings(shuffle="shard"), 2)
-        assert plan_resume(run, {}, 2).shuffle == "shard"
-        with pytest.raises(InputError, match=r"each of 2 ranks has examples of its own.*with 1"):
+    @pytest.mark.parametrize(
+        ("setting", "what"),
+        [({"shuffle": "shard"}, "examples"), ({"aggregation": "gossip"}, "weights")],
+    )
+    def test_of_their_own(self, tmp_path, setting, what):
+        run = RunFolder.create(tmp_path / "run", TrainSettings(**setting), 2)
+        assert plan_resume(run, {}, 2) == TrainSettings(**setting)
+        with pytest.raises(InputError, match=rf"each of 2 ranks has {what} of its own.*with 1"):
             plan_resume(run, {}, 1)
 
 

@@ -7,10 +7,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tal1_hvd.aggregation.all_reduce import AllReduce
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.communicator import SingleProcess
 from tal1_hvd.training import train as train_module
@@ -178,17 +180,18 @@ class TestRanks:
         assert shared[1][0].rows == shared[1][2].rows
 
     def test_advance_counts_every_example_once(self, learnable_data, monkeypatch):
-        """Also where calls of the graph end between the passes of a step."""
-        monkeypatch.setattr(train_module, "_MOST_PASSES_A_CALL", 16)
-        settings = TrainSettings(batch_size=20, accumulation=9)
+        """In calls of the graph that are not all as long."""
+        monkeypatch.setattr(train_module, "_MOST_STEPS_A_CALL", 2)
+        settings = TrainSettings(batch_size=20, accumulation=4)
         dataset = open_dataset(learnable_data)
         batching, alone = plan_batches(settings, dataset, 0, 1), SingleProcess()
         totals = Totals(np.float64(105.0), np.int64(70))
+        aggregation = AllReduce(keras.optimizers.SGD(), [], alone)
         trainer = Trainer(
-            settings, dataset, batching, alone, None, None, lambda *passes: totals, None
+            settings, dataset, batching, alone, None, aggregation, lambda ranks: totals, None
         )
         advanced = []
         means = trainer.train_epoch(0, advanced.append)
-        # 18 passes are two calls, each of which gave the same totals.
+        # Steps of 80, 80 and 50 are two calls, each of which gave the same totals.
         assert means == {"train_loss": 1.0, "train_accuracy": 140 / 210}
         assert sum(advanced) == 210

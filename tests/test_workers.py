@@ -54,11 +54,23 @@ def test_one_that_fails_ends_the_others(end, code):
     assert run_workers(3, [sys.executable, "-c", f"{INDEX}{others}"]) == code
 
 
+DEAF = "import signal; signal.signal(15, signal.SIG_IGN); import time; time.sleep(600)"
+
+
 def test_one_that_does_not_listen_is_killed(monkeypatch):
     monkeypatch.setattr("tal1_hvd.distributed.workers._GRACE", 0.2)
-    deaf = "import signal; signal.signal(15, signal.SIG_IGN); import time; time.sleep(600)"
-    code = f"exec({deaf!r}) if index else sys.exit(2)"
+    code = f"exec({DEAF!r}) if index else sys.exit(2)"
     assert run_workers(2, program(code)) == 2
+
+
+def test_launcher_that_is_ended_kills_those_that_do_not_listen():
+    code = f"os.write(1, b'x\\n'); {DEAF}"
+    job = subprocess.Popen([*LAUNCHER, "1", *program(code)], stdout=subprocess.PIPE, text=True)
+    job.stdout.readline()
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 128 + signal.SIGTERM
+    # Nobody holds the other end any more.
+    assert job.stdout.read() == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -231,13 +231,13 @@ def connect(strategy: str = "auto", replicas: int = 1, threads: int | None = Non
     launched, launcher = launched_world_size(), launched_strategy()
     if strategy == "auto":
         strategy = launcher or "single"
-    if strategy == "horovod":
-        return HorovodCommunicator()
     if strategy != launcher and (launched or 1) > 1:
         raise InputError(
             f"--strategy {strategy}: a launcher started {launched} ranks; start one, or use "
             f"{launcher}"
         )
+    if strategy == "horovod":
+        return HorovodCommunicator()
     if strategy == "single":
         return SingleProcess()
     # Imports TensorFlow.

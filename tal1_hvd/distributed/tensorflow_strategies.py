@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -148,6 +149,8 @@ def connect_replicas(strategy: str, replicas: int, threads: int) -> Communicator
         local_rank, local_size = place_on_machine()
         device = start_tensorflow(threads, local_rank)
         together = tf.distribute.MultiWorkerMirroredStrategy()
+        # TensorFlow takes it for a notice of preemption, and trains on.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return Workers(together, strategy, device, launched_rank(), local_rank, local_size)
     start_tensorflow(threads, deterministic=False)
     return OneProcess(tf.distribute.TPUStrategy(_find_tpu(replicas)), strategy, "TPU core")

@@ -61,12 +61,7 @@ def run_workers(count: int, program: Sequence[str]) -> int:
         The exit code of the first worker that failed, 128 + its number for a signal; or 0.
     """
     workers: list[subprocess.Popen[bytes]] = []
-
-    def end(number: int, frame: object) -> None:
-        for worker in workers:
-            worker.terminate()
-
-    previous = signal.signal(signal.SIGTERM, end)
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         for environment in worker_environments(count):
             workers.append(

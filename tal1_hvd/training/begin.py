@@ -49,18 +49,15 @@ class Request:
         settings : TrainSettings
         ranks : int, optional
             That have trained the run that goes on.
-
-        Raises
-        ------
-        InputError
-            A setting is wrong.
         """
-        before, ranks = TrainSettings(), None
+        expected, ranks = TrainSettings(), None
+        # What is wrong is said when the request is worked out.
         if self.resume and self.out is not None:
-            # What is wrong with it is said when the request is worked out.
             with contextlib.suppress(InputError):
-                before, ranks = read_settings(self.out / "config.yaml")
-        return replace(before, **self.changes), ranks
+                expected, ranks = read_settings(self.out / "config.yaml")
+        with contextlib.suppress(InputError):
+            expected = replace(expected, **self.changes)
+        return expected, ranks
 
 
 @dataclass(frozen=True)
