@@ -21,9 +21,9 @@ from tal1_hvd.training import session
 connect = session.connect
 
 
-def stop_and_connect(strategy):
+def stop_and_connect(*given):
     stop()
-    return connect(strategy)
+    return connect(*given)
 
 
 if moment == "connecting":
