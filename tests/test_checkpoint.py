@@ -12,13 +12,13 @@ import keras
 import numpy as np
 import pytest
 
+from tal1_hvd.aggregation.base import assign
 from tal1_hvd.errors import InputError
 from tal1_hvd.training import checkpoint
 from tal1_hvd.training.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
     Progress,
-    assign,
     load_checkpoint,
     require_fit,
     save_checkpoint,

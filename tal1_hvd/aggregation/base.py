@@ -2,46 +2,73 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tal1_hvd.distributed.communicator import Communicator
 
-class Aggregation(Protocol):
+
+class Aggregation(ABC):
     """How the ranks make one model of what each of them learns.
 
-    Attributes
+    All ranks start from rank 0's weights. Of the methods, `apply` belongs into a graph; all others
+    are called by all ranks.
+
+    Parameters
     ----------
-    learning_rate : float
-        Of the next step; on rank 0.
+    inner : keras.optimizers.Optimizer
+    variables : sequence of keras.Variable
+        What it updates.
+    communicator : Communicator
     """
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Learn from this rank's gradient of the global batch's mean loss; in a graph."""
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        variables: Sequence[keras.Variable],
+        communicator: Communicator,
+    ):
+        inner.build(variables)
+        communicator.broadcast_variables([*variables, *inner.variables])
+        self._inner = inner
+        self._variables = list(variables)
+        self._communicator = communicator
 
-    def begin_epoch(self) -> None:
-        """Get ready to learn; called by all ranks."""
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step; on rank 0."""
+        return float(self._inner.learning_rate)
+
+    @abstractmethod
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Learn from this rank's share of the gradient of the global batch's mean loss."""
+
+    def begin_epoch(self) -> None:  # noqa: B027 (most need nothing)
+        """Get ready to learn."""
 
     def end_epoch(self) -> dict[str, float]:
-        """Give the model the variables that are scored and saved; called by all ranks.
+        """Give the model the weights that are scored and saved; return columns for the history."""
+        return {}
 
-        Returns
-        -------
-        dict
-            Columns for the history.
-        """
-
+    @abstractmethod
     def bytes_per_step(self) -> float:
         """Return how many bytes all ranks together send in a step."""
 
     def state(self) -> list[np.ndarray]:
-        """Return what a checkpoint holds beside the model; called by all ranks."""
+        """Return what a checkpoint holds beside the model; rank 0's counts."""
+        return [np.array(variable) for variable in self._inner.variables]
 
     def restore(self, model: Sequence[np.ndarray], state: Sequence[np.ndarray]) -> None:
-        """Go on from a checkpoint of rank 0, whose arrays alone count; called by all ranks."""
+        """Go on from a checkpoint, of which rank 0's counts."""
+        own = [*self._variables, *self._inner.variables]
+        if self._communicator.rank == 0:
+            assign(own, [*model, *state])
+        self._communicator.broadcast_variables(own)
 
 
 def flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tal1_hvd.aggregation.base import assign, flatten, unflatten
-from tal1_hvd.aggregation.peers import Peers
+from tal1_hvd.aggregation.base import Aggregation, assign, flatten, unflatten
+from tal1_hvd.aggregation.peers import Peers, bytes_per_step
 from tal1_hvd.distributed.communicator import Communicator
 
 
-class Gossip:
+class Gossip(Aggregation):
     """Decentralised parallel SGD on a ring (Lian et al. 2017, D-PSGD), with any Keras optimizer.
 
     In a step a rank computes the gradient of its own batch at its own weights, replaces the weights
@@ -21,13 +21,7 @@ class Gossip:
     gradient. There is no global model; the mean over all ranks is what is scored after an epoch and
     saved, and training goes on from each rank's own weights.
 
-    Parameters
-    ----------
-    inner : keras.optimizers.Optimizer
-    variables : sequence of keras.Variable
-        The model's trainable ones.
-    communicator : Communicator
-        Of Horovod over MPI, or a single process.
+    Over MPI, or on a single rank, which has no neighbours. Parameters are those of `Aggregation`.
     """
 
     def __init__(
@@ -36,22 +30,13 @@ class Gossip:
         variables: Sequence[keras.Variable],
         communicator: Communicator,
     ):
-        inner.build(variables)
-        self._inner = inner
-        self._variables = list(variables)
-        self._communicator = communicator
+        super().__init__(inner, variables, communicator)
         self._peers = Peers(communicator, "gossip")
-        communicator.broadcast_variables([*variables, *inner.variables])
         self._own = [np.array(variable) for variable in variables]
         self._steps = 0
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self._inner.learning_rate)
-
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Average with the neighbours and update; in a graph."""
+        """Average with the neighbours and update."""
         # They are shares of the global batch's mean: of the own batch's, a rank's share as a whole.
         own = [gradient * self._peers.size for gradient in gradients]
         if self._peers.size == 1:
@@ -97,8 +82,7 @@ class Gossip:
 
     def bytes_per_step(self) -> float:
         """Return how many bytes all ranks together sent in a step, counted."""
-        sent = self._communicator.all_gather(np.array([self._peers.sent])).sum()
-        return float(sent / max(self._steps, 1))
+        return bytes_per_step(self._communicator, self._peers.sent, self._steps)
 
     def state(self) -> list[np.ndarray]:
         """Return all ranks' own weights and optimizers' variables, shape (ranks, ...) each."""
@@ -106,7 +90,7 @@ class Gossip:
         return [self._communicator.all_gather(array[None]) for array in own]
 
     def restore(self, model: Sequence[np.ndarray], state: Sequence[np.ndarray]) -> None:
-        """Go on from a checkpoint of rank 0."""
+        """Go on from a checkpoint, of which rank 0's state counts."""
         own = [*self._variables, *self._inner.variables]
         if self._communicator.rank != 0:
             state = [np.empty((0, *variable.shape), np.array(variable).dtype) for variable in own]

@@ -10,23 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tal1_hvd.aggregation.base import assign, flatten, unflatten
-from tal1_hvd.aggregation.peers import Peers
+from tal1_hvd.aggregation.base import Aggregation, assign, flatten, unflatten
+from tal1_hvd.aggregation.peers import Peers, bytes_per_step
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.distributed.environment import shorten_sleeps
 from tal1_hvd.distributed.rank_process import end_process
 
 
-class ParameterServer:
+class ParameterServer(Aggregation):
     """Synchronous parameter server (Li et al. 2014) on rank 0, which learns like all others too.
 
-    Parameters
-    ----------
-    inner : keras.optimizers.Optimizer
-    variables : sequence of keras.Variable
-        The model's trainable ones.
-    communicator : Communicator
-        Of Horovod over MPI, or a single process.
+    Over MPI, or on a single rank. Parameters are those of `Aggregation`.
     """
 
     def __init__(
@@ -35,21 +29,12 @@ class ParameterServer:
         variables: Sequence[keras.Variable],
         communicator: Communicator,
     ):
-        inner.build(variables)
-        self._inner = inner
-        self._variables = list(variables)
-        self._communicator = communicator
+        super().__init__(inner, variables, communicator)
         self._peers = Peers(communicator, "parameter-server")
-        communicator.broadcast_variables([*variables, *inner.variables])
         self._steps = 0
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self._inner.learning_rate)
-
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Send the gradient to rank 0, and take its weights; in a graph."""
+        """Send the gradient to rank 0, and take its weights."""
         flat = flatten(gradients)
         total = tf.numpy_function(self._collect, [flat], flat.dtype)
         if self._peers.rank == 0:
@@ -80,28 +65,9 @@ class ParameterServer:
             self._peers.send(own, rank)
         return own
 
-    def begin_epoch(self) -> None:
-        """Do nothing."""
-
-    def end_epoch(self) -> dict[str, float]:
-        """Do nothing: all ranks have rank 0's weights."""
-        return {}
-
     def bytes_per_step(self) -> float:
         """Return how many bytes all ranks together sent in a step, counted."""
-        sent = self._communicator.all_gather(np.array([self._peers.sent])).sum()
-        return float(sent / max(self._steps, 1))
-
-    def state(self) -> list[np.ndarray]:
-        """Return the optimizer's variables; on rank 0 they are up to date."""
-        return [np.array(variable) for variable in self._inner.variables]
-
-    def restore(self, model: Sequence[np.ndarray], state: Sequence[np.ndarray]) -> None:
-        """Go on from a checkpoint of rank 0."""
-        own = [*self._variables, *self._inner.variables]
-        if self._communicator.rank == 0:
-            assign(own, [*model, *state])
-        self._communicator.broadcast_variables(own)
+        return bytes_per_step(self._communicator, self._peers.sent, self._steps)
 
 
 _PUSH, _DONE = 1, 2
@@ -109,7 +75,7 @@ _PUSH, _DONE = 1, 2
 _LOOK = 2e-5
 
 
-class AsynchronousParameterServer:
+class AsynchronousParameterServer(Aggregation):
     """Asynchronous parameter server with bounded staleness (Ho et al. 2013, SSP).
 
     A rank sends its gradient and gets the weights after it was applied, whatever others have sent
@@ -136,28 +102,23 @@ class AsynchronousParameterServer:
         communicator: Communicator,
         staleness: int,
     ):
-        communicator.broadcast_variables(variables)
-        self._variables = list(variables)
-        self._inner = inner
-        self._communicator = communicator
+        flat = np.concatenate([np.ravel(variable) for variable in variables])
+        self._weights = keras.Variable(flat, name="server")
+        super().__init__(inner, [self._weights], communicator)
+        self._model = list(variables)
+        self._take(self._weights.value)
         self._staleness = staleness
         self._to_server = Peers(communicator, "parameter-server")
         self._to_ranks = Peers(communicator, "parameter-server")
-        self._weights = keras.Variable(self._flat_weights(), name="server")
-        inner.build([self._weights])
         self._server: threading.Thread | None = None
         self._steps = 0
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the next update."""
-        return float(self._inner.learning_rate)
-
-    def _flat_weights(self) -> np.ndarray:
-        return np.concatenate([np.ravel(variable) for variable in self._variables])
+    def _take(self, weights: tf.Tensor) -> None:
+        """Give the model weights, shape (n,)."""
+        assign(self._model, unflatten(weights, self._model))
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Send the gradient to the server, and take its weights; in a graph."""
+        """Send the gradient to the server, and take its weights."""
         # They are shares of the global batch's mean: of the own batch's, a rank's share as a whole.
         own = flatten(gradients) * self._communicator.size
         if self._communicator.size == 1:
@@ -165,7 +126,7 @@ class AsynchronousParameterServer:
             weights = self._weights.value
         else:
             weights = tf.numpy_function(self._push, [own], own.dtype)
-        assign(self._variables, unflatten(tf.ensure_shape(weights, own.shape), self._variables))
+        self._take(tf.ensure_shape(weights, own.shape))
 
     def _push(self, gradient: np.ndarray) -> np.ndarray:
         self._steps += 1
@@ -186,7 +147,7 @@ class AsynchronousParameterServer:
             self._server.join()
             self._server = None
         self._communicator.broadcast_variables([self._weights])
-        assign(self._variables, unflatten(self._weights.value, self._variables))
+        self._take(self._weights.value)
         return {}
 
     def _serve(self) -> None:
@@ -226,18 +187,14 @@ class AsynchronousParameterServer:
 
     def bytes_per_step(self) -> float:
         """Return how many bytes all ranks together sent in a step, counted."""
-        own = self._to_server.sent + self._to_ranks.sent
-        sent = self._communicator.all_gather(np.array([own])).sum()
-        return float(sent / max(self._steps, 1))
+        sent = self._to_server.sent + self._to_ranks.sent
+        return bytes_per_step(self._communicator, sent, self._steps)
 
     def state(self) -> list[np.ndarray]:
         """Return the server's weights and its optimizer's variables; rank 0's count."""
-        return [np.array(variable) for variable in [self._weights, *self._inner.variables]]
+        return [np.array(self._weights), *super().state()]
 
     def restore(self, model: Sequence[np.ndarray], state: Sequence[np.ndarray]) -> None:
-        """Go on from a checkpoint of rank 0."""
-        own = [self._weights, *self._inner.variables]
-        if self._communicator.rank == 0:
-            assign(own, state)
-        self._communicator.broadcast_variables(own)
-        assign(self._variables, unflatten(self._weights.value, self._variables))
+        """Go on from a checkpoint, of which rank 0's counts."""
+        super().restore(state[:1], state[1:])
+        self._take(self._weights.value)

@@ -25,6 +25,8 @@ class Peers:
     rank, size : int
     sent : int
         Bytes sent so far by this rank to others.
+    comm : mpi4py.MPI.Comm
+        Where there are several ranks.
 
     Raises
     ------
@@ -80,3 +82,17 @@ class Peers:
     def _count(self, array: np.ndarray, to: int) -> None:
         if to != self.rank:
             self.sent += array.nbytes
+
+
+def bytes_per_step(communicator: Communicator, sent: int, steps: int) -> float:
+    """Return how many bytes all ranks together sent in a step; called by all ranks.
+
+    Parameters
+    ----------
+    communicator : Communicator
+    sent : int
+        Bytes that this rank has sent.
+    steps : int
+        Steps that this rank has made.
+    """
+    return float(communicator.all_gather(np.array([sent])).sum() / max(steps, 1))

@@ -11,18 +11,14 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tal1_hvd.data.files import atomic_file
 from tal1_hvd.errors import InputError
-
-if TYPE_CHECKING:
-    import keras
 
 FORMAT_VERSION = 1
 _GROUPS = ("model", "optimizer", "best")
@@ -210,9 +206,3 @@ def require_fit(path: Path, checkpoint: Checkpoint, like: Checkpoint) -> None:
         )
         if wanted != found:
             raise InputError(f"{path}: holds other variables than this run's model and optimizer")
-
-
-def assign(variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray]) -> None:
-    """Give variables the values of arrays of their shapes."""
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)

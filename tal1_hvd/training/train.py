@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tal1_hvd.aggregation.base import Aggregation
+from tal1_hvd.aggregation.base import Aggregation, assign
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset
 from tal1_hvd.distributed.agreement import AgreedError
@@ -21,7 +21,7 @@ from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.first_layer import fuse_first_layer
 from tal1_hvd.models.registry import build_model
 from tal1_hvd.models.scoring import Scorer
-from tal1_hvd.training.checkpoint import Checkpoint, Progress, assign, save_checkpoint
+from tal1_hvd.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from tal1_hvd.training.choose_aggregation import make_aggregation
 from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.run_folder import RunFolder
