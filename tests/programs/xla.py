@@ -26,6 +26,10 @@ start_tensorflow(1, replicas=CORES, deterministic=False)
 devices = [f"CPU:{number}" for number in range(CORES)]
 cores = OneProcess(tf.distribute.MirroredStrategy(devices), "tpu", "stand-in")
 
+numbers = [(tf.constant(float(number)),) for number in range(CORES)]
+sums = tf.function(lambda: cores.run(cores.all_reduce_sum, numbers), autograph=False)()
+assert [float(total) for total in sums] == [sum(range(CORES))] * CORES
+
 
 def train(compiled):
     """Return the weights after some steps; print what a core computes them with."""
