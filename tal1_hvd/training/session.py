@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
@@ -21,9 +21,6 @@ from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import Plan, make_plan, read_goal
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tal1_hvd.aggregation.base import Aggregation
 from tal1_hvd.data.batches import EpochBatches
 from tal1_hvd.data.encoding import UNKNOWN
 from tal1_hvd.data.rows import StoredRows
@@ -148,7 +149,7 @@ def make_gradient(model: keras.Model, accumulation: int = 1) -> Gradient:
 
 def compile_steps(
     gradient: Gradient,
-    optimizer: keras.optimizers.Optimizer,
+    learner: Aggregation | keras.optimizers.Optimizer,
     communicator: Communicator,
     shape: tuple[int, int, int],
 ) -> Callable[[Sequence[Batches]], Totals]:
@@ -158,8 +159,8 @@ def compile_steps(
     ----------
     gradient : callable
         What `make_gradient` made.
-    optimizer : keras.optimizers.Optimizer
-        Built with the model's trainable variables; sums gradients over ranks.
+    learner : Aggregation or keras.optimizers.Optimizer
+        Takes the gradient of each rank; an optimizer is built, and sums gradients over ranks.
     communicator : Communicator
         Makes the step on each rank of this process.
     shape : tuple of int
@@ -179,7 +180,7 @@ def compile_steps(
 
     def step(batch: Batches) -> Totals:
         gradients, totals = gradient(batch)
-        optimizer.apply(gradients)
+        learner.apply(gradients)
         return totals
 
     # AutoGraph would turn a Python loop into the same graph, and take half a second to start.
