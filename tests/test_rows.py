@@ -1,4 +1,4 @@
-"""Rows of files, of which more or fewer are memory-mapped: always what one array would give."""
+"""Rows of files, of which more or fewer stay in memory: always what one array would give."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from tal1_hvd.data.rows import StoredRows
+from tal1_hvd.data.rows import StoredRows, _pack, _unpack
 from tests.helpers import refused
 
 LENGTH = 6
 COUNTS = (4, 1, 5)
 WHOLE = np.random.default_rng(0).integers(0, 5, (sum(COUNTS), LENGTH), dtype=np.uint8)
-# Bytes after which none, one, two or all files are read from disk.
-BOUNDS = (0, 24, 30, 60)
+# Bytes for no row, for some of the first file, for some of the last, for all; a row takes two.
+BOUNDS = (0, 7, 13, 60)
 
 
 @pytest.fixture(scope="module")
@@ -92,27 +92,61 @@ def test_what_is_read_can_be_changed_without_a_trace(stored):
     assert np.array_equal(stored[2], WHOLE[2])
 
 
-def resident(path):
-    """Return how much of a file is mapped into this process's memory, in bytes."""
-    kilobytes, inside = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if "-" in line.split()[0]:
-            inside = line.split()[-1] == str(path)
-        elif inside and line.startswith("Rss:"):
-            kilobytes += int(line.split()[1])
-    return 1024 * kilobytes
+@given(
+    codes=npst.arrays(
+        np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.integers(0, 3)
+    )
+)
+def test_packing(codes):
+    packed = _pack(codes)
+    assert packed.shape == (len(codes), -(-codes.shape[1] // 4))
+    order = np.arange(len(codes))[::-1]
+    assert np.array_equal(_unpack(packed, order, codes.shape[1]), codes[::-1])
 
 
-@pytest.mark.parametrize(("bound", "mapped"), [(0, 0), (1_000_000, 1), (3_000_000, 2)])
-def test_bound_is_kept(tmp_path, bound, mapped):
-    files = [tmp_path / "0.npy", tmp_path / "1.npy"]
-    for file in files:
-        np.save(file, np.ones((1000, 1000), dtype=np.uint8))
-    stored = StoredRows([opened(file) for file in files], bound + 1000)
+def test_packing_by_hand():
+    # C G T A, then A A with nothing behind them.
+    assert _pack(np.array([[1, 2, 3, 0, 0, 0]], dtype=np.uint8)).tolist() == [
+        [1 + 2 * 4 + 3 * 16, 0]
+    ]
+
+
+@pytest.mark.parametrize(("bound", "kept"), [(0, 0), (1000, 4), (10**9, 10)])
+def test_bound_is_kept(tmp_path, bound, kept):
+    """A row of 1,000 bases takes 250 bytes; what is kept is not read again."""
+    np.save(tmp_path / "0.npy", np.ones((10, 1000), dtype=np.uint8))
+    stored = StoredRows([opened(tmp_path / "0.npy")], bound)
     assert stored[:].all()
-    in_memory = [resident(file) >= 1_000_000 for file in files]
-    assert in_memory == [number < mapped for number in range(2)]
-    assert all(resident(file) == 0 for file in files[mapped:])
+    os.truncate(tmp_path / "0.npy", 128)
+    assert stored[:kept].all()
+    for row in range(kept, 10):
+        with refused("cut short"):
+            stored[row]
+
+
+def test_rows_with_n_are_read_each_time(tmp_path):
+    codes = np.zeros((3, 8), dtype=np.uint8)
+    codes[1, 5] = 4
+    np.save(tmp_path / "0.npy", codes)
+    stored = StoredRows([opened(tmp_path / "0.npy")], 10**6)
+    assert np.array_equal(stored[:], codes)
+    os.truncate(tmp_path / "0.npy", 128)
+    assert np.array_equal(stored[[0, 2]], codes[[0, 2]])
+    with refused("cut short"):
+        stored[1]
+
+
+def test_blocks_are_read_when_they_are_asked_for(tmp_path):
+    codes = np.random.default_rng(1).integers(0, 4, (2500, 5), dtype=np.uint8)
+    np.save(tmp_path / "0.npy", codes[:1500])
+    np.save(tmp_path / "1.npy", codes[1500:])
+    stored = StoredRows([opened(tmp_path / f"{number}.npy") for number in range(2)], 10**6)
+    # The second thousand and a bit, which lie in both files.
+    assert np.array_equal(stored[[1024, 2047]], codes[[1024, 2047]])
+    os.truncate(tmp_path / "1.npy", 128)
+    assert np.array_equal(stored[1024:2048], codes[1024:2048])
+    with refused(tmp_path / "1.npy", "cut short"):
+        stored[2048]
 
 
 def test_file_cut_short_meanwhile(tmp_path):

@@ -155,7 +155,8 @@ def add_arguments(parser: Parser) -> None:
         parser,
         "--cache-mb",
         d.cache_mb,
-        "sequences a rank may keep in memory; more are read from disk each time",
+        "sequences a rank may keep in memory (1,365,000 of 1,500 bp in 512 MB); more are read from "
+        "disk each time",
         metavar="MB",
     )
     add_setting(

@@ -68,8 +68,8 @@ class TrainSettings:
     compression : {"none", "fp16"}
         Of gradients on their way between ranks.
     cache_mb : int
-        How much of the sequences a rank may keep in memory (1 MB is 1,000,000 bytes); the rest is
-        read from disk whenever it is used.
+        How much of the sequences a rank may keep in memory (1 MB is 1,000,000 bytes), four bases
+        a byte where they do not fit otherwise; the rest is read from disk whenever it is used.
     stall_timeout : float
         Seconds without a sign of life after which a rank counts as stalled; 0 turns the watch off.
     """
