@@ -43,7 +43,11 @@ def quick_keras_import() -> Iterator[None]:
 
 
 def start_tensorflow(
-    threads: int, local_rank: int = 0, replicas: int = 1, deterministic: bool = True
+    threads: int,
+    local_rank: int = 0,
+    replicas: int = 1,
+    deterministic: bool = True,
+    graphs: int = 1,
 ) -> str:
     """Import TensorFlow, give this process its devices and threads, and make results repeatable.
 
@@ -61,6 +65,8 @@ def start_tensorflow(
     deterministic : bool
         Let TensorFlow refuse what could give other bits the next time. XLA then refuses the
         gradient of max-pooling, on whatever device.
+    graphs : int
+        How many a rank runs at a time, where one may wait for another.
 
     Returns
     -------
@@ -77,8 +83,8 @@ def start_tensorflow(
         import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # The graph is a chain: more than one operation at a time has nothing to do.
-    tf.config.threading.set_inter_op_parallelism_threads(replicas)
+    # A graph is a chain: more than one operation at a time has nothing to do.
+    tf.config.threading.set_inter_op_parallelism_threads(replicas * graphs)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")

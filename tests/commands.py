@@ -29,7 +29,7 @@ def call(*words: object) -> int | str | None:
 def tensorflow_as_it_is() -> Iterator[None]:
     """Train without setting TensorFlow up, which a process can do once, before all other tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "start_tensorflow", lambda threads, local_rank: "CPU")
+        patch.setattr(session, "start_tensorflow", lambda threads, local_rank, graphs: "CPU")
         yield
 
 

@@ -35,7 +35,10 @@ KINDS = [
 
 
 def make(changes, variables):
-    return make_aggregation(TrainSettings(**changes), 64, variables, SingleProcess())
+    model = SimpleNamespace(variables=variables, trainable_variables=variables)
+    aggregation, learner = make_aggregation(TrainSettings(**changes), 64, model, SingleProcess())
+    assert learner is model
+    return aggregation
 
 
 def learn(aggregation, epochs=1):
@@ -123,6 +126,10 @@ def test_mpi4py_is_not_installed(monkeypatch):
         (
             {"aggregation": "gossip", "strategy": "mirrored"},
             "--aggregation: gossip needs --strategy horovod, got mirrored",
+        ),
+        (
+            {"aggregation": "model-parallel", "shuffle": "shard"},
+            "--shuffle: --aggregation model-parallel shows every rank all examples; it needs ",
         ),
     ],
 )

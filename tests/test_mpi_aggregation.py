@@ -1,4 +1,4 @@
-"""Parameter server and gossip on real ranks."""
+"""Parameter server, gossip and model parallelism on real ranks."""
 
 from __future__ import annotations
 
@@ -43,6 +43,34 @@ def test_synchronous_server_is_one_rank(small_data: Path, tmp_path: Path) -> Non
     assert metrics["aggregation"] == "parameter-server"
     # Gradients to rank 0, and weights back.
     assert metrics["bytes_per_step"] == 2 * (size - 1) * PAYLOAD
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_split_model_is_one_rank(small_data: Path, tmp_path: Path, size: int) -> None:
+    one = train(small_data, tmp_path / "one", 1, "--epochs", "1")
+    flags = ("--epochs", "1", "--aggregation", "model-parallel")
+    several = train(small_data, tmp_path / "several", size, *flags)
+    found = variables(several)
+    for name, array in variables(one).items():
+        if not name.startswith("optimizer"):
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-9, err_msg=name)
+    metrics = several.read_metrics()
+    assert metrics["global_batch_size"] == GLOBAL_BATCH
+    # A logit of 8 bytes of each example goes round the ring.
+    assert metrics["bytes_per_step"] == 2 * (size - 1) * 8 * GLOBAL_BATCH
+    ours, theirs = ({**history(folder)[0]} for folder in (several, one))
+    for column in ("train_loss", "train_accuracy"):
+        assert float(ours[column]) == pytest.approx(float(theirs[column]), abs=1e-12)
+
+
+def test_split_model_resumed_as_if_never_stopped(small_data: Path, tmp_path: Path) -> None:
+    flags = ("--aggregation", "model-parallel")
+    whole = train(small_data, tmp_path / "whole", 2, "--epochs", "3", *flags)
+    parts = train(small_data, tmp_path / "parts", 2, "--epochs", "1", *flags)
+    resume = ["-m", "tal1_hvd.train", "--out", parts.path, "--resume", "--epochs", "3"]
+    job = run([*mpirun(2), *resume])
+    assert job.returncode == 0, job.stderr
+    assert state(parts) == state(whole)
 
 
 def test_gossip_resumed_as_if_never_stopped(small_data: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tal1_hvd.training.plan import Goal, make_plan, plan_batches, plan_resume, r
 from tal1_hvd.training.reporters import Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import CHANGEABLE, TrainSettings
+from tests.helpers import refused
 
 
 def make_dataset(path, train=100, validation=10, test=5):
@@ -37,6 +38,17 @@ class TestBatches:
         assert (batching.batch, batching.accumulation) == (5, 2)
         assert (batching.shuffle, batching.seed) == ("shard", 7)
         assert batching.global_batch == 10 * size
+
+    def test_every_rank_of_a_split_model_takes_all(self, dataset):
+        settings = TrainSettings(batch_size=5, accumulation=2, aggregation="model-parallel")
+        batching = plan_batches(settings, dataset, 3, 4)
+        assert (batching.rank, batching.size) == (0, 1)
+        assert (batching.batch, batching.accumulation, batching.global_batch) == (20, 2, 40)
+
+    def test_more_ranks_than_filters(self, dataset):
+        settings = TrainSettings(batch_size=1, aggregation="model-parallel")
+        with refused("--aggregation model-parallel: the 15 filters of paper", "over 16 ranks"):
+            plan_batches(settings, dataset, 0, 16)
 
     @pytest.mark.parametrize(
         ("batch", "accumulation", "size"), [(100, 1, 1), (50, 2, 1), (25, 1, 4), (33, 1, 3)]
@@ -166,7 +178,11 @@ class TestResume:
 
     @pytest.mark.parametrize(
         ("setting", "what"),
-        [({"shuffle": "shard"}, "examples"), ({"aggregation": "gossip"}, "weights")],
+        [
+            ({"shuffle": "shard"}, "examples"),
+            ({"aggregation": "gossip"}, "weights"),
+            ({"aggregation": "model-parallel"}, "weights"),
+        ],
     )
     def test_of_their_own(self, tmp_path, setting, what):
         run = RunFolder.create(tmp_path / "run", TrainSettings(**setting), 2)

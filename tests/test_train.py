@@ -188,7 +188,7 @@ class TestRanks:
         totals = Totals(np.float64(105.0), np.int64(70))
         aggregation = AllReduce(keras.optimizers.SGD(), [], alone)
         trainer = Trainer(
-            settings, dataset, batching, alone, None, aggregation, lambda ranks: totals, None
+            settings, dataset, batching, alone, None, None, aggregation, lambda ranks: totals, None
         )
         advanced = []
         means = trainer.train_epoch(0, advanced.append)

@@ -16,8 +16,8 @@ from tal1_hvd.distributed.communicator import Communicator
 class Aggregation(ABC):
     """How the ranks make one model of what each of them learns.
 
-    All ranks start from rank 0's weights. Of the methods, `apply` belongs into a graph; all others
-    are called by all ranks.
+    All ranks start from equal weights. Of the methods, `apply` belongs into a graph; all others are
+    called by all ranks.
 
     Parameters
     ----------
@@ -34,7 +34,6 @@ class Aggregation(ABC):
         communicator: Communicator,
     ):
         inner.build(variables)
-        communicator.broadcast_variables([*variables, *inner.variables])
         self._inner = inner
         self._variables = list(variables)
         self._communicator = communicator

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
+from queue import Empty, SimpleQueue
 
 import keras
 import numpy as np
@@ -110,6 +112,11 @@ class AsynchronousParameterServer(Aggregation):
         self._staleness = staleness
         self._to_server = Peers(communicator, "parameter-server")
         self._to_ranks = Peers(communicator, "parameter-server")
+        # A graph: operation by operation an update takes four times as long.
+        self._update = tf.function(self._learn, autograph=False)
+        # Between rank 0 and its own server: MPI's locks would make both wait.
+        self._pushed: SimpleQueue[np.ndarray | None] = SimpleQueue()
+        self._answered: SimpleQueue[np.ndarray] = SimpleQueue()
         self._server: threading.Thread | None = None
         self._steps = 0
 
@@ -122,15 +129,19 @@ class AsynchronousParameterServer(Aggregation):
         # They are shares of the global batch's mean: of the own batch's, a rank's share as a whole.
         own = flatten(gradients) * self._communicator.size
         if self._communicator.size == 1:
-            self._inner.apply([own], [self._weights])
-            weights = self._weights.value
+            weights = self._learn(own)
         else:
             weights = tf.numpy_function(self._push, [own], own.dtype)
         self._take(tf.ensure_shape(weights, own.shape))
 
     def _push(self, gradient: np.ndarray) -> np.ndarray:
         self._steps += 1
+        if self._communicator.rank == 0:
+            self._pushed.put(gradient)
+            return self._answered.get()
         self._to_server.send(gradient, 0, _PUSH)
+        while not self._to_ranks.comm.Iprobe():
+            time.sleep(_LOOK)
         return self._to_ranks.receive(gradient, 0)
 
     def begin_epoch(self) -> None:
@@ -141,11 +152,12 @@ class AsynchronousParameterServer(Aggregation):
 
     def end_epoch(self) -> dict[str, float]:
         """Wait until all ranks are done, and give the model the server's weights."""
-        if self._communicator.size > 1:
-            self._to_server.send(np.empty(0, self._weights.dtype), 0, _DONE)
         if self._server is not None:
+            self._pushed.put(None)
             self._server.join()
             self._server = None
+        elif self._communicator.size > 1:
+            self._to_server.send(np.empty(0, self._weights.dtype), 0, _DONE)
         self._communicator.broadcast_variables([self._weights])
         self._take(self._weights.value)
         return {}
@@ -160,30 +172,49 @@ class AsynchronousParameterServer(Aggregation):
             end_process(f"the parameter server failed: {type(error).__name__}: {error}", 1)
 
     def _serve_epoch(self) -> None:
-        from mpi4py import MPI
-
         # Steps that each rank has made; those that are done are ahead of nobody.
         clocks = dict.fromkeys(range(self._communicator.size), 0)
         waiting: list[int] = []
-        like = np.array(self._weights)
-        status = MPI.Status()
+        weights = np.array(self._weights)
         while clocks:
-            while not self._to_server.comm.Iprobe(status=status):
-                time.sleep(_LOOK)
-            rank = status.source
-            if status.tag == _DONE:
-                self._to_server.receive(like[:0], rank)
+            rank, gradient = self._next_push()
+            if gradient is None:
                 del clocks[rank]
             else:
-                gradient = tf.constant(self._to_server.receive(like, rank))
-                self._inner.apply([gradient], [self._weights])
+                weights = self._update(tf.constant(gradient)).numpy()
                 clocks[rank] += 1
                 waiting.append(rank)
             slowest = min(clocks.values(), default=0)
             answered = [rank for rank in waiting if clocks[rank] - slowest <= self._staleness]
             for rank in answered:
-                self._to_ranks.send(np.array(self._weights), rank)
+                self._answer(rank, weights)
             waiting = [rank for rank in waiting if rank not in answered]
+
+    def _next_push(self) -> tuple[int, np.ndarray | None]:
+        """Wait for a rank's gradient, or for its word that it is done: None."""
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        while not self._to_server.comm.Iprobe(status=status):
+            with contextlib.suppress(Empty):
+                return 0, self._pushed.get_nowait()
+            time.sleep(_LOOK)
+        done = status.tag == _DONE
+        like = np.empty(0 if done else self._weights.shape, self._weights.dtype)
+        gradient = self._to_server.receive(like, status.source)
+        return status.source, None if done else gradient
+
+    def _learn(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Apply a gradient, and return the weights."""
+        self._inner.apply([gradient], [self._weights])
+        return tf.identity(self._weights.value)
+
+    def _answer(self, rank: int, weights: np.ndarray) -> None:
+        """Give a rank the weights."""
+        if rank == 0:
+            self._answered.put(weights)
+        else:
+            self._to_ranks.send(weights, rank)
 
     def bytes_per_step(self) -> float:
         """Return how many bytes all ranks together sent in a step, counted."""

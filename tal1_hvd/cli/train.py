@@ -109,7 +109,8 @@ def add_arguments(parser: Parser) -> None:
         "--aggregation",
         d.aggregation,
         "allreduce: all sum their gradients; parameter-server: rank 0 updates the weights of all; "
-        "gossip: each has weights of its own and averages them with its neighbours'",
+        "gossip: each has weights of its own and averages them with its neighbours'; "
+        "model-parallel: each trains a part of the filters on all examples",
         choices=AGGREGATIONS,
     )
     add_setting(

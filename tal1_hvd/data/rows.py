@@ -142,9 +142,8 @@ class _File:
 
 def _pack(codes: np.ndarray) -> np.ndarray:
     """Return codes below 4, shape (n, length), as four a byte."""
-    rows, length = codes.shape
-    if length % 4:
-        codes = np.pad(codes, ((0, 0), (0, -length % 4)))
+    if codes.shape[1] % 4:
+        codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4)))
     fours = codes.view(np.uint32)
     joined = fours | fours >> 6 | fours >> 12 | fours >> 18
     # Little-endian: the first base lies in the lowest byte.

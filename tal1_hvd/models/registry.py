@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from tal1_hvd.errors import InputError
-from tal1_hvd.published import SHORTEST_INPUT
+from tal1_hvd.published import FILTERS, SHORTEST_INPUT
 
 if TYPE_CHECKING:
     import keras
@@ -16,6 +16,7 @@ class _Entry(NamedTuple):
     module: str
     builder: str
     shortest: int
+    filters: int
     summary: str
 
 
@@ -24,6 +25,7 @@ _MODELS = {
         "tal1_hvd.models.paper",
         "paper",
         SHORTEST_INPUT,
+        FILTERS,
         "the published CNN, 1,246 parameters at 1,500 bp",
     ),
 }
@@ -80,4 +82,14 @@ def require_length(name: str, length: int) -> None:
     if length < shortest:
         raise InputError(
             f"--model: {name} needs sequences of at least {shortest} bp, these have {length} bp"
+        )
+
+
+def require_filters(name: str, ranks: int) -> None:
+    """Raise InputError if a model's first layer cannot be split over so many ranks."""
+    filters = _MODELS[name].filters
+    if ranks > filters:
+        raise InputError(
+            f"--aggregation model-parallel: the {filters} filters of {name} cannot be split over "
+            f"{ranks} ranks; start fewer ranks"
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import keras
 
 from tal1_hvd.aggregation.all_reduce import AllReduce
 from tal1_hvd.aggregation.base import Aggregation
 from tal1_hvd.aggregation.gossip import Gossip
+from tal1_hvd.aggregation.model_parallel import ModelParallel
 from tal1_hvd.aggregation.parameter_server import AsynchronousParameterServer, ParameterServer
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.training.adam import FusedAdam
@@ -19,9 +18,9 @@ from tal1_hvd.training.settings import TrainSettings
 def make_aggregation(
     settings: TrainSettings,
     global_batch: int,
-    variables: Sequence[keras.Variable],
+    model: keras.Model,
     communicator: Communicator,
-) -> Aggregation:
+) -> tuple[Aggregation, keras.Model]:
     """Make the aggregation of a run, with its optimizer.
 
     Parameters
@@ -29,27 +28,35 @@ def make_aggregation(
     settings : TrainSettings
     global_batch : int
         Examples of a step over all ranks.
-    variables : sequence of keras.Variable
-        The model's trainable ones; all ranks get rank 0's values.
+    model : keras.Model
+        All ranks get rank 0's values.
     communicator : Communicator
 
     Returns
     -------
-    Aggregation
+    aggregation : Aggregation
+    learner : keras.Model
+        What this rank trains: `model`, or its part of it.
 
     Raises
     ------
     InputError
         It needs MPI, which is not there.
     """
+    communicator.broadcast_variables(model.variables)
+    variables = model.trainable_variables
     asynchronous = settings.staleness is not None
     # Where every rank's batch makes an update of its own, the rate is that of a rank's batch.
     batch = global_batch // communicator.size if asynchronous else global_batch
     adam = FusedAdam(ScaledWarmup(settings.learning_rate, batch, settings.warmup_examples))
     if asynchronous:
-        return AsynchronousParameterServer(adam, variables, communicator, settings.staleness)
+        server = AsynchronousParameterServer(adam, variables, communicator, settings.staleness)
+        return server, model
     if settings.aggregation == "parameter-server":
-        return ParameterServer(adam, variables, communicator)
+        return ParameterServer(adam, variables, communicator), model
     if settings.aggregation == "gossip":
-        return Gossip(adam, variables, communicator)
-    return AllReduce(adam, variables, communicator, settings.compression)
+        return Gossip(adam, variables, communicator), model
+    if settings.aggregation == "model-parallel":
+        split = ModelParallel(adam, model, communicator, global_batch)
+        return split, split.part
+    return AllReduce(adam, variables, communicator, settings.compression), model

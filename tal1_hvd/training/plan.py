@@ -10,7 +10,7 @@ from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset, open_dataset
 from tal1_hvd.data.files import exists
 from tal1_hvd.errors import InputError
-from tal1_hvd.models.registry import require_length
+from tal1_hvd.models.registry import require_filters, require_length
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.training.begin import Request
@@ -134,7 +134,7 @@ def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int
     ------
     InputError
         The dataset has no training or validation rows, or too few for so many ranks or so large a
-        batch.
+        batch; or the model cannot be split over so many ranks.
     """
     require_length(settings.model, dataset.length)
     examples = len(dataset.rows("train"))
@@ -152,11 +152,16 @@ def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int
             f"--batch-size: {settings.batch_size} x {settings.accumulation} passes is more than "
             f"a rank's {share} of {examples} training examples"
         )
+    batch = settings.batch_size
+    if settings.aggregation == "model-parallel":
+        require_filters(settings.model, size)
+        # Every rank takes the whole global batch.
+        rank, size, batch = 0, 1, batch * size
     return Batching(
         examples=examples,
         rank=rank,
         size=size,
-        batch=settings.batch_size,
+        batch=batch,
         accumulation=settings.accumulation,
         shuffle=settings.shuffle,
         seed=settings.seed,
@@ -194,9 +199,10 @@ def plan_resume(run: RunFolder, changes: dict[str, Any], size: int) -> TrainSett
             + ("rank" if size == 1 else "ranks")
             + (f" x {per_step // size} passes" if per_step > size else "")
         )
+    own_weights = before.aggregation in ("gossip", "model-parallel")
     for what, option in (
         ("examples", "--shuffle shard" if before.shuffle == "shard" else None),
-        ("weights", "--aggregation gossip" if before.aggregation == "gossip" else None),
+        ("weights", f"--aggregation {before.aggregation}" if own_weights else None),
     ):
         if option and size != ranks:
             raise InputError(

@@ -108,7 +108,10 @@ def _start(
         goal = read_goal(request, size)
         plan = make_plan(goal, rank, size, reporter, verify=communicator.local_rank == 0)
         threads = goal.settings.threads or (1 if size > 1 else usable_cores())
-        return plan, communicator.device or start_tensorflow(threads, communicator.local_rank)
+        device = communicator.device or start_tensorflow(
+            threads, communicator.local_rank, graphs=goal.settings.graphs
+        )
+        return plan, device
 
     plan, device = together(communicator, prepare)
     settings = plan.goal.settings

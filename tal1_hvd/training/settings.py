@@ -15,7 +15,7 @@ from tal1_hvd.models.registry import PRECISIONS, model_summaries
 STRATEGIES = ("auto", "horovod", "mirrored", "multiworker", "tpu", "single")
 # Those whose ranks are devices of one process, and how many they are unless it is said.
 REPLICATED = {"mirrored": "auto", "tpu": "8"}
-AGGREGATIONS = ("allreduce", "parameter-server", "gossip")
+AGGREGATIONS = ("allreduce", "parameter-server", "gossip", "model-parallel")
 SHUFFLES = ("global", "shard")
 COMPRESSIONS = ("none", "fp16")
 
@@ -56,7 +56,7 @@ class TrainSettings:
     threads : int, optional
         Compute threads a rank; 1 among several ranks and one a core alone, if left out.
     strategy : {"auto", "horovod", "mirrored", "multiworker", "tpu", "single"}
-    aggregation : {"allreduce", "parameter-server", "gossip"}
+    aggregation : {"allreduce", "parameter-server", "gossip", "model-parallel"}
         How the ranks make one model of what each learns.
     staleness : int, optional
         Steps that a rank may be ahead of the slowest under an asynchronous parameter server; a
@@ -130,6 +130,11 @@ class TrainSettings:
                 f"--compression: {self.compression} needs --aggregation allreduce, got "
                 f"{self.aggregation}"
             )
+        if self.aggregation == "model-parallel" and self.shuffle != "global":
+            raise InputError(
+                "--shuffle: --aggregation model-parallel shows every rank all examples; it needs "
+                f"global, got {self.shuffle}"
+            )
         if self.staleness is not None and self.aggregation != "parameter-server":
             raise InputError(
                 f"--staleness: needs --aggregation parameter-server, got {self.aggregation}"
@@ -143,6 +148,11 @@ class TrainSettings:
                 f"--learning-rate: must be above 0 and at most {_LARGEST_RATE:g}, got "
                 f"{self.learning_rate}"
             )
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs a rank runs at a time: an asynchronous server has one of its own."""
+        return 1 if self.staleness is None else 2
 
     def to_yaml(self, ranks: int) -> str:
         """Return the settings as YAML, named as the flags are: a file for ``--config``.

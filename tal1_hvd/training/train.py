@@ -50,7 +50,9 @@ class Trainer:
         Of this process's first rank.
     communicator : Communicator
     model : keras.Model
-        Of Keras's own layers; `steps` and `scorer` use its variables.
+        Of Keras's own layers; `scorer` uses its variables.
+    learner : keras.Model
+        What this rank trains: the same, or this rank's part of it, with a fused first layer.
     aggregation : Aggregation
     steps : callable
         What `compile_steps` made.
@@ -62,6 +64,7 @@ class Trainer:
     batching: Batching
     communicator: Communicator
     model: keras.Model
+    learner: keras.Model
     aggregation: Aggregation
     steps: Callable[[Sequence[Batches]], Totals]
     scorer: Scorer
@@ -89,15 +92,18 @@ class Trainer:
         """Build the model and its optimizer, equal on all ranks, and trace the graphs."""
         with communicator.scope():
             model = build_model(settings.model, dataset.length, settings.seed, settings.precision)
-            aggregation = make_aggregation(
-                settings, batching.global_batch, model.trainable_variables, communicator
+            aggregation, learner = make_aggregation(
+                settings, batching.global_batch, model, communicator
             )
             fused = fuse_first_layer(model)
-        gradient = make_gradient(fused, batching.accumulation)
+            learner = fused if learner is model else fuse_first_layer(learner)
+        gradient = make_gradient(learner, batching.accumulation)
         shape = (batching.accumulation, batching.batch, dataset.length)
         steps = compile_steps(gradient, aggregation, communicator, shape)
         scorer = Scorer(fused, communicator=communicator)
-        return cls(settings, dataset, batching, communicator, model, aggregation, steps, scorer)
+        return cls(
+            settings, dataset, batching, communicator, model, learner, aggregation, steps, scorer
+        )
 
     def train_epoch(self, epoch: int, advance: Callable[[int], None]) -> dict[str, float]:
         """Train for an epoch.
@@ -127,9 +133,11 @@ class Trainer:
             correct += int(totals.correct)
             advance(int(batches[0].counts.sum()))
         sums = self.communicator.all_gather(np.array([[loss, float(correct)]])).sum(axis=0)
+        # Ranks that share a model take the same examples.
+        counted = len(rows) * self.communicator.size // self.batching.size
         return {
-            "train_loss": float(sums[0] / len(rows)),
-            "train_accuracy": float(sums[1] / len(rows)),
+            "train_loss": float(sums[0] / counted),
+            "train_accuracy": float(sums[1] / counted),
             **self.aggregation.end_epoch(),
         }
 

@@ -12,7 +12,7 @@ from tal1_hvd.distributed.communicator import connect
 from tal1_hvd.machine import start_tensorflow
 
 communicator = connect()
-start_tensorflow(1)
+start_tensorflow(1, graphs=2)
 weights = keras.Variable(np.zeros(1), dtype="float64")
 server = AsynchronousParameterServer(
     keras.optimizers.SGD(1.0), [weights], communicator, staleness=2
