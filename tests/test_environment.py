@@ -151,11 +151,12 @@ def no_open_mpi(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_horovod_defaults(environment, no_open_mpi):
+@pytest.mark.parametrize(("busy", "cycle"), [(True, "0.02"), (False, "5")])
+def test_horovod_defaults(environment, no_open_mpi, busy, cycle):
     environment.clear()
-    set_horovod_defaults()
+    set_horovod_defaults(busy)
     assert dict(environment) == {
-        "HOROVOD_CYCLE_TIME": "0.02",
+        "HOROVOD_CYCLE_TIME": cycle,
         "OMPI_MCA_mpi_yield_when_idle": "1",
     }
 

@@ -1,8 +1,8 @@
 """Where a training step's time goes: first layer, other compute, all-reduce, input.
 
-``python -m tal1_hvd.benchmark.breakdown --data DIR --out JSON`` (internal; `break_down` starts it,
-on any number of ranks) times the same steps whole, without the all-reduce, and with nothing but the
-first layer, in turn; the differences are the parts.
+``python -m tal1_hvd.benchmark.breakdown --config RUN/config.yaml --out JSON`` (internal;
+`break_down` starts it, on any number of ranks) times the same steps whole, without the other ranks,
+and with nothing but the first layer, in turn; the differences are the parts.
 """
 
 from __future__ import annotations
@@ -14,38 +14,40 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tal1_hvd.data.dataset import open_dataset
-from tal1_hvd.distributed.communicator import SingleProcess, connect
+from tal1_hvd.distributed.communicator import Communicator, SingleProcess, connect
 from tal1_hvd.distributed.launch import find_launcher, launch_ranks
 from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.machine import quick_keras_import, start_tensorflow
 from tal1_hvd.training.plan import plan_batches
-from tal1_hvd.training.settings import TrainSettings
+from tal1_hvd.training.settings import REPLICATED, TrainSettings, read_settings
 
 PARTS = ("first_layer", "other_compute", "all_reduce", "input")
 _CALLS = 30
+# Slow ways need not be measured as often.
+_SECONDS, _FEWEST_CALLS = 4.0, 5
 
 
-def break_down(data: Path, ranks: int, seed: int) -> dict[str, float]:
+def break_down(settings: TrainSettings, ranks: int) -> dict[str, float]:
     """Measure a step on ranks of this machine.
 
     Parameters
     ----------
-    data : Path
-        Dataset folder.
+    settings : TrainSettings
+        With a dataset.
     ranks : int
-    seed : int
 
     Returns
     -------
     dict
         Median microseconds of a step, `step`, and of its parts: `first_layer` (with its gradient),
-        `other_compute`, `all_reduce` (with the wait for the slowest rank), `input` (reading the
-        batch's rows).
+        `other_compute`, `all_reduce` (or whatever else joins the ranks, with the wait for the
+        slowest), `input` (reading the batch's rows).
 
     Raises
     ------
@@ -53,13 +55,15 @@ def break_down(data: Path, ranks: int, seed: int) -> dict[str, float]:
         The ranks failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "parts.json"
+        config, out = Path(folder) / "config.yaml", Path(folder) / "parts.json"
+        config.write_text(settings.to_yaml(ranks))
         command = [sys.executable, "-m", "tal1_hvd.benchmark.breakdown"]
-        command += ["--data", str(data), "--seed", str(seed), "--out", str(out)]
-        if ranks == 1:
+        command += ["--config", str(config), "--out", str(out)]
+        if ranks == 1 or settings.strategy in REPLICATED:
             code = subprocess.run(command, check=False).returncode
         else:
-            code = launch_ranks([*find_launcher(ranks), *command], {}, lambda line: False)
+            launcher = find_launcher(ranks, settings.strategy)
+            code = launch_ranks([*launcher, *command], {}, lambda line: False)
         if code:
             raise RuntimeError(f"{' '.join(command)} ended with exit code {code}")
         return json.loads(out.read_text())
@@ -68,56 +72,73 @@ def break_down(data: Path, ranks: int, seed: int) -> dict[str, float]:
 def main() -> int:
     """Measure on this rank; rank 0 writes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--config", type=Path, required=True, help="a run's, that names its data")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    settings = TrainSettings(seed=args.seed)
+    settings, ranks = read_settings(args.config)
     monitor_stops(settings.stall_timeout)
+    replicas = ranks if settings.strategy in REPLICATED else 1
     with quick_keras_import():
-        communicator = connect()
-    start_tensorflow(threads=1, local_rank=communicator.local_rank)
+        communicator = connect(settings.strategy, replicas, 1, not settings.peer_to_peer)
+    if communicator.device is None:
+        start_tensorflow(1, communicator.local_rank, graphs=settings.graphs)
     import tensorflow as tf
 
-    from tal1_hvd.models.first_layer import fuse_first_layer
     from tal1_hvd.training.step import Batches, gather
     from tal1_hvd.training.train import Trainer
 
-    dataset = open_dataset(args.data, verify=False)
+    dataset = open_dataset(settings.data, verify=False)
     batching = plan_batches(settings, dataset, communicator.rank, communicator.size)
     trainer = Trainer.build(settings, dataset, batching, communicator)
-    alone = Trainer.build(settings, dataset, batching, SingleProcess())
+    if settings.aggregation == "model-parallel":
+        alone = Trainer.build(settings, dataset, batching, _Unheard(communicator))
+    else:
+        plain = replace(settings, aggregation="allreduce", staleness=None)
+        alone = Trainer.build(plain, dataset, batching, SingleProcess())
     rows = dataset.rows("train")
-    chunk = next(iter(batching.epoch(0).chunks(trainer.steps_a_call)))
+    chunks = [next(iter(share.epoch(0).chunks(trainer.steps_a_call))) for share in trainer.shares]
 
-    def read() -> Batches:
-        batches = gather(dataset.sequences, dataset.labels, rows, chunk)
-        return Batches(*(tf.constant(field) for field in batches))
+    def read() -> list[Batches]:
+        batches = (gather(dataset.sequences, dataset.labels, rows, chunk) for chunk in chunks)
+        return [Batches(*(tf.constant(field) for field in rank)) for rank in batches]
 
     batches = read()
-    layer = fuse_first_layer(trainer.model).get_layer("first_layer")
+    layer = trainer.learner.get_layer("first_layer")
     first_layer = _first_layer(layer, batching.batch, dataset.length)
     calls = {
         # What they return is read, for on a GPU a call ends before its work does.
-        "whole": lambda: float(trainer.steps([batches]).loss),
-        "alone": lambda: float(alone.steps([batches]).loss),
-        "first_layer": lambda: float(first_layer(batches.codes[:, 0])),
+        "whole": lambda: float(trainer.steps(batches).loss),
+        "alone": lambda: float(alone.steps(batches[:1]).loss),
+        "first_layer": lambda: float(first_layer(batches[0].codes[:, 0])),
         "input": read,
     }
     seconds = {name: [] for name in calls}
-    for _ in range(_CALLS):
+    trainer.aggregation.begin_epoch()
+    start = time.perf_counter()
+    for number in range(_CALLS):
+        late = number >= _FEWEST_CALLS and time.perf_counter() - start > _SECONDS
+        if communicator.broadcast_json(late):
+            break
         for name, call in calls.items():
             # A rank that is late already must not count as one that computes.
             communicator.all_gather(np.zeros(1, dtype=np.uint8))
             began = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - began)
+    trainer.aggregation.end_epoch()
     communicator.close()
     if communicator.rank == 0:
-        steps = len(chunk.counts)
+        steps = len(chunks[0].counts)
         times = {name: 1e6 * float(np.median(taken)) / steps for name, taken in seconds.items()}
         args.out.write_text(json.dumps(parts_of(times, communicator.size)))
     return 0
+
+
+class _Unheard(SingleProcess):
+    """One of several ranks, none of which hears of the others."""
+
+    def __init__(self, like: Communicator):
+        self.rank, self.size = like.rank, like.size
 
 
 def parts_of(times: Mapping[str, float], ranks: int) -> dict[str, float]:
@@ -126,7 +147,7 @@ def parts_of(times: Mapping[str, float], ranks: int) -> dict[str, float]:
     Parameters
     ----------
     times : dict
-        Microseconds of the `whole` step, of one that is `alone` (without the all-reduce), of the
+        Microseconds of the `whole` step, of one that is `alone` (without other ranks), of the
         `first_layer` and of the `input`.
     ranks : int
 

@@ -92,5 +92,6 @@ def run(args: argparse.Namespace) -> int:
 def _measure(plan: Plan) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Return the contest's rows and the parts of ours' steps, which take seconds and come first."""
     say("parts of a step")
-    parts = {name_of(size): break_down(plan.data, size, plan.seed) for size in plan.ranks}
+    settings = TrainSettings(data=str(plan.data), seed=plan.seed)
+    parts = {name_of(size): break_down(settings, size) for size in plan.ranks}
     return run_contest(plan, say), parts

@@ -157,6 +157,11 @@ class JsonByArrays:
 class HorovodCommunicator(JsonByArrays, OneReplica):
     """The ranks that horovodrun, mpirun or srun started, over MPI, Gloo or NCCL.
 
+    Parameters
+    ----------
+    busy : bool
+        It is called in every step.
+
     Attributes
     ----------
     controller : {"MPI", "Gloo"}
@@ -165,8 +170,8 @@ class HorovodCommunicator(JsonByArrays, OneReplica):
 
     name = "horovod"
 
-    def __init__(self) -> None:
-        set_horovod_defaults()
+    def __init__(self, busy: bool = True) -> None:
+        set_horovod_defaults(busy)
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
@@ -205,7 +210,9 @@ class HorovodCommunicator(JsonByArrays, OneReplica):
         self._hvd.shutdown()
 
 
-def connect(strategy: str = "auto", replicas: int = 1, threads: int | None = None) -> Communicator:
+def connect(
+    strategy: str = "auto", replicas: int = 1, threads: int | None = None, busy: bool = True
+) -> Communicator:
     """Join the ranks that this process was started with.
 
     Parameters
@@ -218,6 +225,8 @@ def connect(strategy: str = "auto", replicas: int = 1, threads: int | None = Non
     threads : int, optional
         Compute threads a rank, for strategies of ``tf.distribute``, which start TensorFlow; 1 if
         left out.
+    busy : bool
+        Horovod is called in every step; otherwise it looks for work less often.
 
     Returns
     -------
@@ -237,7 +246,7 @@ def connect(strategy: str = "auto", replicas: int = 1, threads: int | None = Non
             f"{launcher}"
         )
     if strategy == "horovod":
-        return HorovodCommunicator()
+        return HorovodCommunicator(busy)
     if strategy == "single":
         return SingleProcess()
     # Imports TensorFlow.

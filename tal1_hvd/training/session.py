@@ -100,7 +100,9 @@ def _start(
     # Horovod imports TensorFlow.
     with quick_keras_import():
         expected, _ = request.expected()
-        communicator = connect(expected.strategy, request.replicas, expected.threads)
+        communicator = connect(
+            expected.strategy, request.replicas, expected.threads, not expected.peer_to_peer
+        )
     rank, size = communicator.rank, communicator.size
     reporter = make_reporter() if rank == 0 else Silent()
 

@@ -150,6 +150,11 @@ class TrainSettings:
             )
 
     @property
+    def peer_to_peer(self) -> bool:
+        """Whether ranks talk to single others in a step, rather than all to all."""
+        return self.aggregation in ("parameter-server", "gossip")
+
+    @property
     def graphs(self) -> int:
         """How many graphs a rank runs at a time: an asynchronous server has one of its own."""
         return 1 if self.staleness is None else 2
