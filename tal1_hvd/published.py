@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from tal1_hvd.simulation.settings import SimulationSettings
 
 
 class PublishedResult(NamedTuple):
@@ -38,3 +43,17 @@ PUBLISHED = (
 )
 # On the way there, accuracy of the validation split is compared with the best of the test split.
 TARGET_ACCURACY = max(result.accuracy for result in PUBLISHED)
+
+
+def is_published_experiment(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Say whether a run's model, data and epochs are those of the publication, whatever the seed.
+
+    Parameters
+    ----------
+    metrics, manifest : dict
+        What `metrics.json` and `manifest.json` hold.
+    """
+    default = json.loads(json.dumps(asdict(SimulationSettings())))
+    found = {**manifest["dataset"]["parameters"], "seed": default["seed"]}
+    same_training = metrics["model"] == "paper" and metrics["epochs"] == EPOCHS
+    return same_training and found == default

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tal1_hvd.published import EPOCHS, PUBLISHED, TARGET_ACCURACY
-from tal1_hvd.simulation.settings import SimulationSettings
-
-_NAMES = {
-    "accuracy": "accuracy",
-    "loss": "loss",
-    "auroc": "auROC",
-    "auprc": "auPRC",
-    "brier": "Brier score",
-    "ece": "calibration error",
-    "recall_at_fdr05": "recall at 5 % FDR",
-    "recall_at_fdr10": "recall at 10 % FDR",
-    "recall_at_fdr20": "recall at 20 % FDR",
-}
+from tal1_hvd.published import PUBLISHED, TARGET_ACCURACY, is_published_experiment
+from tal1_hvd.report.words import METRIC_NAMES, interval, number, percent, tenths, whole
 
 _WITH_INTERVAL = ("accuracy", "auroc", "auprc")
 
@@ -41,7 +27,7 @@ def show_metrics(metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
         What `manifest.json` holds.
     """
     test = metrics["test"]
-    published = PUBLISHED if _is_published_experiment(metrics, manifest) else ()
+    published = PUBLISHED if is_published_experiment(metrics, manifest) else ()
     table = _table("")
     ranks = metrics["world_size"]
     table.add_column(f"this run\n{ranks} rank{'s' if ranks > 1 else ''}", justify="right")
@@ -49,15 +35,15 @@ def show_metrics(metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
         table.add_column(f"published\n{column.name}", justify="right")
     if test is not None:
         for key in ("accuracy", "loss", "auroc", "auprc"):
-            row = [_number(test[key])]
+            row = [number(test[key])]
             table.add_row(
-                f"test {_NAMES[key]}", *row, *(_number(getattr(p, key)) for p in published)
+                f"test {METRIC_NAMES[key]}", *row, *(number(getattr(p, key)) for p in published)
             )
     seconds = [f"{p.train_seconds:.2f} s" for p in published]
     table.add_row("training time", f"{metrics['train_seconds']:.2f} s", *seconds)
     _print(table)
     if test is not None:
-        intervals = (f"{_NAMES[k]} {_interval(test[f'{k}_ci95'])}" for k in _WITH_INTERVAL)
+        intervals = (f"{METRIC_NAMES[k]} {interval(test[f'{k}_ci95'])}" for k in _WITH_INTERVAL)
         print(f"95 % intervals: {', '.join(intervals)}")
     epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']} epochs"
     print(
@@ -79,8 +65,8 @@ def show_evaluation(metrics: dict[str, Any], title: str) -> None:
     table = _table(title)
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
-    for key, name in _NAMES.items():
-        table.add_row(name, _number(metrics[key]), _interval(metrics.get(f"{key}_ci95")))
+    for key, name in METRIC_NAMES.items():
+        table.add_row(name, number(metrics[key]), interval(metrics.get(f"{key}_ci95")))
     _print(table)
 
 
@@ -99,17 +85,17 @@ def show_benchmark(summary: dict[str, dict[str, Any]], epochs: int) -> None:
         table.add_column(contestant, justify="right", no_wrap=True)
     found = summary.values()
     for title, cells in (
-        ("µs a sequence", (_tenths(f["microseconds"]) for f in found)),
-        ("examples a second", (_whole(f["examples_per_second"]) for f in found)),
-        ("times as fast", (_tenths(f["ratio"]) for f in found)),
+        ("µs a sequence", (tenths(f["microseconds"]) for f in found)),
+        ("examples a second", (whole(f["examples_per_second"]) for f in found)),
+        ("times as fast", (tenths(f["ratio"]) for f in found)),
         ("  from repeat to repeat", (_range(f["ratio_low"], f["ratio_high"]) for f in found)),
-        ("scaling efficiency", (_percent(f["efficiency"]) for f in found)),
-        (f"{epochs} epochs, all in", (_tenths(f["seconds"], " s") for f in found)),
+        ("scaling efficiency", (percent(f["efficiency"]) for f in found)),
+        (f"{epochs} epochs, all in", (tenths(f["seconds"], " s") for f in found)),
         (
             f"to {TARGET_ACCURACY:.2%} in validation",
-            (_tenths(f["seconds_to_target"], " s") for f in found),
+            (tenths(f["seconds_to_target"], " s") for f in found),
         ),
-        ("largest process", (_whole(f["peak_mb"], " MB") for f in found)),
+        ("largest process", (whole(f["peak_mb"], " MB") for f in found)),
     ):
         table.add_row(title, *cells)
     _print(table)
@@ -141,38 +127,10 @@ def _table(title: str) -> Table:
     return table
 
 
-def _is_published_experiment(metrics: dict[str, Any], manifest: dict[str, Any]) -> bool:
-    """Say whether model, data and epochs are those of the publication, whatever the seed."""
-    default = json.loads(json.dumps(asdict(SimulationSettings())))
-    found = {**manifest["dataset"]["parameters"], "seed": default["seed"]}
-    same_training = metrics["model"] == "paper" and metrics["epochs"] == EPOCHS
-    return same_training and found == default
-
-
 def _print(table: Table) -> None:
     Console(highlight=False).print(table)
     sys.stdout.flush()
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _tenths(value: float | None, unit: str = "") -> str:
-    return "-" if value is None else f"{value:.1f}{unit}"
-
-
-def _whole(value: float | None, unit: str = "") -> str:
-    return "-" if value is None else f"{value:,.0f}{unit}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
-
-
 def _range(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"{low:.1f}-{high:.1f}"
-
-
-def _interval(bounds: list[float] | None) -> str:
-    return "-" if bounds is None else f"{bounds[0]:.3f}-{bounds[1]:.3f}"

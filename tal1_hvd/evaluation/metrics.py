@@ -13,7 +13,7 @@ import numpy as np
 
 # Keras clips probabilities so before it takes their logarithm.
 _EPSILON = 1e-7
-_CALIBRATION_BINS = 10
+CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def expected_calibration_error(
-    labels: np.ndarray, scores: np.ndarray, bins: int = _CALIBRATION_BINS
+    labels: np.ndarray, scores: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> float:
     """Return the mean gap between confidence and frequency over equal-width bins of the score.
 

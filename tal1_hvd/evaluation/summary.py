@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tal1_hvd.evaluation.metrics import (
@@ -11,7 +13,7 @@ from tal1_hvd.evaluation.metrics import (
 )
 
 _FALSE_DISCOVERY_RATES = (0.05, 0.10, 0.20)
-_RESAMPLES = 1_000
+RESAMPLES = 1_000
 # Examples drawn at once, which bounds memory to some 200 MB.
 _DRAWS_AT_ONCE = 2_000_000
 
@@ -53,7 +55,7 @@ def full_summary(
 
 
 def intervals(
-    labels: np.ndarray, scores: np.ndarray, seed: int, resamples: int = _RESAMPLES
+    labels: np.ndarray, scores: np.ndarray, seed: int, resamples: int = RESAMPLES
 ) -> dict[str, list[float] | None]:
     """Return 95 % percentile bootstrap intervals (Efron 1979) over examples.
 
@@ -69,12 +71,9 @@ def intervals(
         `auroc_ci95`, `auprc_ci95`, `accuracy_ci95`: [low, high], or None where a class is missing.
     """
     n = len(labels)
-    rng = np.random.default_rng(seed)
     correct = (scores > 0.5) == (labels == 1)
     values: dict[str, list[np.ndarray]] = {"auroc": [], "auprc": [], "accuracy": []}
-    at_once = max(1, _DRAWS_AT_ONCE // n)
-    for start in range(0, resamples, at_once):
-        weights = _draw(n, min(at_once, resamples - start), rng)
+    for weights in draw_resamples(n, seed, resamples):
         counts = rank(labels, scores, weights)
         values["auroc"].append(counts.auroc)
         values["auprc"].append(counts.auprc)
@@ -82,8 +81,20 @@ def intervals(
     return {f"{name}_ci95": _percentiles(np.concatenate(parts)) for name, parts in values.items()}
 
 
+def draw_resamples(n: int, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """Yield how often each of n examples is drawn, shape (k, n), for all resamples in turn.
+
+    Parameters
+    ----------
+    n, seed, resamples : int
+    """
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // n)
+    for start in range(0, resamples, at_once):
+        yield _draw(n, min(at_once, resamples - start), rng)
+
+
 def _draw(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return how often each of n examples is drawn, shape (resamples, n)."""
     draws = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
 

@@ -10,6 +10,7 @@
     predictions.tsv    its scores of the test split
     model.keras        the best model
     tensorboard/       the history, for TensorBoard
+    report.html        a page about it, and figures/, made by the command `report`
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from tal1_hvd.data.files import atomic_file, atomic_folder, exists
@@ -100,6 +102,21 @@ class RunFolder:
         """The metrics; there once the run is finished."""
         return self.path / "metrics.json"
 
+    @property
+    def history(self) -> Path:
+        """A line an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """The best model's scores of the test split."""
+        return self.path / "predictions.tsv"
+
+    @property
+    def report(self) -> Path:
+        """A page about the run."""
+        return self.path / "report.html"
+
     def has_begun(self) -> bool:
         """Say whether training has begun: whether there is more than settings."""
         return exists(self.manifest) or exists(self.last.parent)
@@ -157,14 +174,14 @@ class RunFolder:
 
     def write_history(self, history: Sequence[dict[str, Any]]) -> None:
         """Replace the history, so that it never holds more than the checkpoint."""
-        with atomic_file(self.path / "history.csv") as handle:
+        with atomic_file(self.history) as handle:
             writer = csv.DictWriter(handle, list(history[0]) if history else [])
             writer.writeheader()
             writer.writerows(history)
 
     def write_predictions(self, rows: Iterable[tuple[str, int, float]]) -> None:
         """Write id, label and score of every test sequence."""
-        with atomic_file(self.path / "predictions.tsv") as handle:
+        with atomic_file(self.predictions) as handle:
             handle.write("id\tlabel\tscore\n")
             handle.writelines(f"{name}\t{label}\t{score:.9g}\n" for name, label, score in rows)
 
@@ -197,6 +214,42 @@ class RunFolder:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the metrics, which marks the run as finished."""
         _write_json(self.metrics, metrics)
+
+
+def read_columns(
+    path: Path, delimiter: str = ",", words: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Read a table of a run folder.
+
+    Parameters
+    ----------
+    path : Path
+    delimiter : str
+    words : sequence of str
+        Columns that hold words; all others hold numbers, NaN where there is none.
+
+    Returns
+    -------
+    dict
+        By its name, each column as an array, shape (rows,).
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    try:
+        with path.open(newline="") as handle:
+            reader = csv.DictReader(handle, delimiter=delimiter)
+            rows = list(reader)
+        return {
+            name: np.array(
+                [row[name] if name in words else float(row[name] or "nan") for row in rows]
+            )
+            for name in reader.fieldnames or ()
+        }
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
 
 
 def _write_json(path: Path, value: Any) -> None:

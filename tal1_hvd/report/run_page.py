@@ -1,0 +1,205 @@
+"""The page about one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tal1_hvd.errors import InputError
+from tal1_hvd.evaluation.curves import calibration_curve, precision_recall_curve, roc_curve
+from tal1_hvd.published import PUBLISHED, is_published_experiment
+from tal1_hvd.report import figures
+from tal1_hvd.report.page import Page, Section, Table
+from tal1_hvd.report.words import METRIC_NAMES, interval, number
+from tal1_hvd.training.manifest import read_manifest
+from tal1_hvd.training.run_folder import RunFolder, read_columns
+from tal1_hvd.training.settings import read_settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BESIDE_PUBLISHED = ("accuracy", "loss", "auroc", "auprc")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a finished run's folder says.
+
+    Attributes
+    ----------
+    name : str
+    metrics, manifest : dict
+        Of ``metrics.json`` and ``manifest.json``.
+    settings : dict
+        Of ``config.yaml``.
+    history : dict
+        By column of ``history.csv``, a value for each epoch; NaN where there is none.
+    labels, scores : np.ndarray, shape=(n_test,)
+        Of ``predictions.tsv``.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    history: Mapping[str, Sequence[float]]
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+def read_run(folder: RunFolder) -> FinishedRun:
+    """Read what a page needs.
+
+    Raises
+    ------
+    InputError
+        The run is not finished, or its folder is damaged.
+    """
+    folder.require_model()
+    settings, ranks = read_settings(folder.config)
+    predictions = read_columns(folder.predictions, "\t", words=("id",))
+    return FinishedRun(
+        name=folder.path.resolve().name,
+        metrics=folder.read_metrics(),
+        manifest=read_manifest(folder.manifest),
+        settings={**asdict(settings), "ranks": ranks},
+        history=read_columns(folder.history),
+        labels=predictions["label"],
+        scores=predictions["score"],
+    )
+
+
+def run_page(run: FinishedRun) -> Page:
+    """Return the page about a run.
+
+    Raises
+    ------
+    InputError
+        The run's files lack something.
+    """
+    try:
+        return _page(run)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run.name}: the run's files were changed, or are of another version: {error!r}"
+        ) from None
+
+
+def _page(run: FinishedRun) -> Page:
+    metrics, manifest = run.metrics, run.manifest
+    test = metrics["test"]
+    ranks = metrics["world_size"]
+    highlights = {
+        "test accuracy": "-" if test is None else f"{test['accuracy']:.2%}",
+        "test auROC": "-" if test is None else number(test["auroc"]),
+        "training time": f"{metrics['train_seconds']:.2f} s",
+        "examples a second": f"{metrics['examples_per_second']:,.0f}",
+        "ranks": f"{ranks} ({metrics['strategy']})",
+    }
+    sections = [_scores(run), _learning(run), _speed(run), _settings(run)]
+    subtitle = (
+        f"{metrics['model']}, {metrics['epochs']} epochs, best {metrics['best_epoch']}; "
+        f"global batch {metrics['global_batch_size']}; started {manifest['started']}; "
+        f"data {manifest['dataset']['path']}"
+    )
+    return Page(f"Training run {run.name}", subtitle, highlights, sections)
+
+
+def _scores(run: FinishedRun) -> Section:
+    test = run.metrics["test"]
+    if test is None:
+        return Section("Test split", ["The dataset has no test sequences."])
+    published = PUBLISHED if is_published_experiment(run.metrics, run.manifest) else ()
+    head = ["", "this run", "95 % interval", *(f"published, {p.name}" for p in published)]
+    rows = []
+    for key, name in METRIC_NAMES.items():
+        theirs = [number(getattr(p, key)) if key in _BESIDE_PUBLISHED else "" for p in published]
+        rows.append([name, number(test[key]), interval(test.get(f"{key}_ci95")), *theirs])
+    seconds = [f"{p.train_seconds:.2f} s" for p in published]
+    rows.append(["training time", f"{run.metrics['train_seconds']:.2f} s", "", *seconds])
+    text = [
+        f"{test['n']:,} sequences that took no part in training, scored by the epoch of lowest "
+        "validation loss. Intervals are of 1,000 bootstrap resamples."
+    ]
+    return Section("Test split", text, [Table(head, rows)], _score_figures(run))
+
+
+def _score_figures(run: FinishedRun) -> dict[str, tuple[str, Figure]]:
+    labels, scores, test = run.labels, run.scores, run.metrics["test"]
+    drawn = {}
+    if test["auroc"] is not None:
+        seed = run.settings["seed"]
+        drawn["roc"] = (
+            "Receiver operating characteristic.",
+            figures.roc(roc_curve(labels, scores, seed), test["auroc"]),
+        )
+        curve = precision_recall_curve(labels, scores, seed)
+        drawn["precision_recall"] = (
+            "Precision over recall.",
+            figures.precision_recall(curve, test["auprc"], float(np.mean(labels))),
+        )
+    drawn["calibration"] = (
+        "Calibration: how often sequences with like scores are positive, with 95 % intervals.",
+        figures.calibration(calibration_curve(labels, scores), test["ece"]),
+    )
+    return drawn
+
+
+def _learning(run: FinishedRun) -> Section:
+    best = run.metrics["best_epoch"]
+    drawn = {}
+    for key, what in (("loss", "loss, nats"), ("accuracy", "accuracy")):
+        curves = {part: run.history[f"{part}_{key}"] for part in ("train", "validation")}
+        drawn[f"learning_{key}"] = (
+            f"{key.capitalize()} while training, and of the validation split after each epoch.",
+            figures.learning_curve(
+                {"training": curves["train"], "validation": curves["validation"]}, what, best
+            ),
+        )
+    return Section("Learning curves", figures=drawn)
+
+
+def _speed(run: FinishedRun) -> Section:
+    metrics = run.metrics
+    rate = [value / 1000 for value in run.history["examples_per_second"]]
+    drawn = {
+        "throughput": (
+            "Training alone, in each epoch.",
+            figures.learning_curve({"all ranks": rate}, "thousand examples a second"),
+        )
+    }
+    rows = [
+        ["training time", f"{metrics['train_seconds']:.2f} s"],
+        ["examples a second, validation and checkpoints counted in",
+         f"{metrics['examples_per_second']:,.0f}"],
+        ["strategy", metrics["strategy"]],
+        ["aggregation", metrics["aggregation"]],
+        ["bytes that all ranks send in a step", f"{metrics['bytes_per_step']:,.0f}"],
+    ]  # fmt: skip
+    ranks = [
+        [str(rank["rank"]), rank["host"], rank["device"], rank["first_layer"]]
+        for rank in run.manifest["ranks"]
+    ]
+    head = ["rank", "host", "device", "first layer"]
+    return Section("Speed and ranks", (), [Table([], rows), Table(head, ranks)], drawn)
+
+
+def _settings(run: FinishedRun) -> Section:
+    settings = [
+        [name.replace("_", "-"), "-" if value is None else str(value)]
+        for name, value in run.settings.items()
+    ]
+    manifest = run.manifest
+    made_with = [
+        ["command", " ".join(manifest["command"])],
+        ["platform", manifest["platform"]],
+        ["tal1-hvd", manifest["tool_version"]],
+        *([name, version] for name, version in manifest["versions"].items()),
+        ["dataset", manifest["dataset"]["path"]],
+        ["task", str(manifest["dataset"]["task"])],
+        ["fingerprint", manifest["dataset"]["fingerprint"]],
+    ]
+    return Section("Settings, versions, data", (), [Table([], settings), Table([], made_with)])

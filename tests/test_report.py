@@ -1,0 +1,115 @@
+"""The page about a run, from a real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tal1_hvd.published import is_published_experiment
+from tal1_hvd.report.run_page import read_run, run_page
+from tests.commands import call
+from tests.helpers import make_data, names
+from tests.sessions import copied
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Return a copy of a finished run, which may be changed."""
+    return copied(trained, tmp_path / "run")
+
+
+def test_command(run, capsys):
+    assert call("report", "--run", run.path) == 0
+    assert capsys.readouterr().out.strip() == str(run.report)
+    text = run.report.read_text()
+    metrics = run.read_metrics()
+    for value in (
+        f"{metrics['test']['auroc']:.4f}",
+        f"{metrics['test']['accuracy']:.2%}",
+        f"{metrics['train_seconds']:.2f} s",
+        "batch-size",
+        "Training run run",
+    ):
+        assert value in text
+    assert names(run.path / "figures") == sorted(
+        f"{name}.{suffix}"
+        for name in (
+            "roc",
+            "precision_recall",
+            "calibration",
+            "learning_loss",
+            "learning_accuracy",
+            "throughput",
+        )
+        for suffix in ("png", "svg")
+    )
+
+
+def test_made_again(run, capsys):
+    assert call("report", "--run", run.path) == 0
+    before = run.report.read_bytes()
+    assert call("report", "--run", run.path) == 0
+    assert run.report.read_bytes() == before
+
+
+def test_curves_are_the_runs(run):
+    page = run_page(read_run(run))
+    learning = page.sections[1].figures["learning_loss"][1]
+    (axes,) = learning.axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    history = read_run(run).history
+    assert drawn["training"] == list(history["train_loss"])
+    assert drawn["validation"] == list(history["validation_loss"])
+    assert f"epoch {run.read_metrics()['best_epoch']}, kept" in drawn
+
+
+def test_published_columns_stand_beside_the_same_experiment_only(run, monkeypatch):
+    found = read_run(run)
+    assert not is_published_experiment(found.metrics, found.manifest)
+    head = run_page(found).sections[0].tables[0].head
+    assert not any("published" in cell for cell in head)
+    monkeypatch.setattr("tal1_hvd.report.run_page.is_published_experiment", lambda *given: True)
+    table = run_page(found).sections[0].tables[0]
+    assert table.head[3] == "published, 1 GPU"
+    assert ["0.9382", "0.9454", "0.9592", "0.9532"] in [list(row[3:]) for row in table.rows]
+
+
+def test_no_test_split(train_run, tmp_path):
+    data = make_data(tmp_path / "data", [0] * 100 + [1] * 30)
+    folder = train_run(data=str(data), epochs=1, batch_size=8)
+    page = run_page(read_run(folder))
+    assert page.sections[0].text == ["The dataset has no test sequences."]
+    assert page.highlights["test accuracy"] == "-"
+
+
+def test_one_class(train_run, tmp_path):
+    splits = [0] * 100 + [1] * 30 + [2] * 10
+    labels = [0, 1] * 65 + [1] * 10
+    data = make_data(tmp_path / "data", splits, labels)
+    folder = train_run(data=str(data), epochs=1, batch_size=8)
+    page = run_page(read_run(folder))
+    assert list(page.sections[0].figures) == ["calibration"]
+
+
+def refused(run, capsys):
+    assert call("report", "--run", run) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_not_finished(begun, tmp_path, capsys):
+    run = copied(begun, tmp_path / "run")
+    run.model.unlink()
+    assert "train --resume goes on with it" in refused(run.path, capsys)
+    assert not run.report.exists()
+
+
+def test_no_run(tmp_path, capsys):
+    assert "no such run folder" in refused(tmp_path / "nowhere", capsys)
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "manifest.json", "history.csv", "config.yaml"])
+@pytest.mark.parametrize("content", ["", "{}", "a,b\n1,2\n", '{"test": 3, "dataset": []}'])
+def test_damaged_run(run, capsys, file, content):
+    (run.path / file).write_text(content)
+    assert "run" in refused(run.path, capsys)
+    assert not run.report.exists()
