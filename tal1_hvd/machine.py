@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import platform
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from tal1_hvd.errors import InputError
 
@@ -17,6 +19,15 @@ _ONLY_FOR_KERAS = ("matplotlib", "matplotlib.pyplot", "sklearn")
 def usable_cores() -> int:
     """Return how many cores this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def processor_name() -> str:
+    """Return what the processor calls itself, or its architecture where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 @contextlib.contextmanager

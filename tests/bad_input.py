@@ -31,6 +31,7 @@ TRAIN = "train --data data --out new --epochs 1"
 RESUME = "train --out run --resume --epochs 2"
 EVALUATE = "evaluate --run run --data data"
 PREDICT = "predict --run run q.fa --out new"
+COMPARE = "compare --out new --quick"
 LONG_NAME = "x" * 300
 
 Spoiler = Callable[[], object]

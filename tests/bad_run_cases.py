@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 
 from tests.bad_input import (
+    COMPARE,
     EVALUATE,
     LENGTH,
     LONG_NAME,
@@ -83,6 +84,21 @@ TRAININGS = [
         "validation split is empty",
         prepare=lambda: make_data("sparse", [0, 2] * 10),
     ),
+]
+
+COMPARISONS = [
+    bad("compare data missing", f"{COMPARE} --data nowhere", "nowhere: no such dataset"),
+    bad("compare onto data", COMPARE.replace("new", "data"), "data: exists already"),
+    bad("compare no seeds", f"{COMPARE} --seeds 0", "--seeds: must be at least 1, got 0"),
+    bad("compare no epochs", f"{COMPARE} --epochs 0", "--epochs: must be at least 1, got 0"),
+    bad("compare one rank", f"{COMPARE} --ranks 1", "--ranks", "at least 2"),
+    bad("compare ranks twice", f"{COMPARE} --ranks 2 2", "--ranks", "got 2 2"),
+    bad("compare some ranks", f"{COMPARE} --ranks some", "--ranks", "'some'"),
+    bad("compare tiny data", f"{COMPARE} --data tiny", "a rank's 28 of 28 training"),
+    bad("report no run", "report --run nowhere", "nowhere: no such run"),
+    bad("report a dataset", "report --run data", "model.keras: no such file"),
+    bad("report unfinished", "report --run run", "model.keras", "finished", prepare=no_results),
+    bad("report history cut", "report --run run", "run", prepare=write("run/history.csv", "epoch")),
 ]
 
 RESUMES = [

@@ -25,12 +25,21 @@ from tests.bad_input import (
     require_one_line,
     run_line,
 )
-from tests.bad_run_cases import MODELS, RESUMES, TRAININGS
+from tests.bad_run_cases import COMPARISONS, MODELS, RESUMES, TRAININGS
 from tests.commands import MODULE, start
 
 pytestmark = pytest.mark.usefixtures("tensorflow_as_it_is")
 
-CASES = [*COMMAND_LINE, *SIMULATIONS, *IMPORTS, *DATASETS, *TRAININGS, *RESUMES, *MODELS]
+CASES = [
+    *COMMAND_LINE,
+    *SIMULATIONS,
+    *IMPORTS,
+    *DATASETS,
+    *TRAININGS,
+    *COMPARISONS,
+    *RESUMES,
+    *MODELS,
+]
 
 
 @pytest.fixture

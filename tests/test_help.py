@@ -70,6 +70,15 @@ OPTIONS = {
         "--on-length": "(default: error)",
         "--both-strands": "",
     },
+    "compare": {
+        "--out": "",
+        "--quick": "",
+        "--data": "(default: the default dataset simulated anew for each seed",
+        "--seeds": "(default: 5)",
+        "--epochs": "(default: 50)",
+        "--ranks": "(default: 2 4)",
+    },
+    "report": {"--run": ""},
     "benchmark": {
         "--data": "(default: the default simulated dataset",
         "--out": "(default: none)",
@@ -109,7 +118,8 @@ from tal1_hvd.training import session
 for argv in [["--version"], ["--help"], []] + [[name, "--help"] for name in {list(COMMANDS)}]:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         main(argv)
-heavy = {{"tensorflow", "keras", "horovod", "simdna", "sklearn", "scipy", "Bio", "rich.progress"}}
+heavy = {{"tensorflow", "keras", "horovod", "simdna", "sklearn", "scipy", "Bio", "rich.progress",
+    "matplotlib", "jinja2"}}
 print(sorted(heavy & set(sys.modules)))
 """
     found = start([sys.executable, "-c", code])

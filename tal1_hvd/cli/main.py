@@ -26,6 +26,8 @@ COMMANDS = {
     "train": ("train", "train a model, on one rank or many"),
     "evaluate": ("evaluate", "exact metrics of a trained model on a dataset"),
     "predict": ("predict", "score sequences with a trained model"),
+    "compare": ("compare", "every way to distribute training, side by side"),
+    "report": ("report", "an HTML page about a finished run"),
     "benchmark": ("benchmark", "how fast training is, against plain Keras"),
 }
 

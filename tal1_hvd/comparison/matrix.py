@@ -1,0 +1,152 @@
+"""What a comparison trains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tal1_hvd.training.settings import TrainSettings
+
+_BATCH = TrainSettings().batch_size
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to train.
+
+    Attributes
+    ----------
+    label : str
+        Names it on pages.
+    ranks : int
+    changes : dict
+        Settings other than the defaults, named as in `TrainSettings`.
+    """
+
+    label: str
+    ranks: int
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name in files."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+        batch = self.changes.get("batch_size")
+        return f"{words}-{self.ranks}" + (f"-batch{batch}" if batch else "")
+
+    @property
+    def title(self) -> str:
+        """Its label and how many ranks it has."""
+        return f"{self.label}, {self.ranks} rank{'s' if self.ranks > 1 else ''}"
+
+    @property
+    def aggregation(self) -> str:
+        """How its ranks make one model."""
+        staleness = self.changes.get("staleness")
+        name = self.changes.get("aggregation", "allreduce")
+        return name if staleness is None else f"{name} (staleness {staleness})"
+
+    @property
+    def global_batch(self) -> int:
+        """Examples of a step over all ranks."""
+        return self.changes.get("batch_size", _BATCH) * self.ranks
+
+    def settings(self, data: str, seed: int, epochs: int) -> TrainSettings:
+        """Return the settings with which it trains."""
+        return TrainSettings(**{**self.changes, "data": data, "seed": seed, "epochs": epochs})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A way to train, with a seed.
+
+    Attributes
+    ----------
+    way : Way
+    seed : int
+        Of weights and shuffles, and of the data where it is simulated.
+    """
+
+    way: Way
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its run folder."""
+        return f"{self.way.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All that a comparison trains, by what it shows.
+
+    Attributes
+    ----------
+    strategies : sequence of Way
+        Strategies and aggregation algorithms.
+    strong : sequence of Way
+        The same global batch on more and more ranks.
+    weak : sequence of Way
+        The same batch a rank.
+    """
+
+    strategies: Sequence[Way]
+    strong: Sequence[Way]
+    weak: Sequence[Way]
+
+    def cells(self, seeds: int) -> list[Cell]:
+        """Return every way once with each seed; all ways of a seed before the next seed's."""
+        ways = {way.name: way for way in [*self.strategies, *self.strong, *self.weak]}
+        return [Cell(way, seed) for seed in range(seeds) for way in ways.values()]
+
+
+SINGLE = "single process"
+HOROVOD = "Horovod"
+_STALENESS = 4
+_STRATEGIES = {
+    HOROVOD: {"strategy": "horovod"},
+    "MirroredStrategy": {"strategy": "mirrored"},
+    "MultiWorkerMirroredStrategy": {"strategy": "multiworker"},
+}
+_AGGREGATIONS = {
+    "parameter server": {"aggregation": "parameter-server"},
+    "asynchronous server": {
+        "aggregation": "parameter-server",
+        "staleness": _STALENESS,
+    },
+    "gossip": {"aggregation": "gossip"},
+    "model-parallel": {"aggregation": "model-parallel"},
+}
+
+
+def make_matrix(ranks: Sequence[int]) -> Matrix:
+    """Return what is trained on up to so many ranks.
+
+    Parameters
+    ----------
+    ranks : sequence of int
+        Ascending, at least 2: the first of them for all ways, the others for strategies.
+
+    Returns
+    -------
+    Matrix
+    """
+    single = Way(SINGLE, 1, {"strategy": "single", "threads": 1})
+    strategies = [Way(label, ranks[0], changes) for label, changes in _STRATEGIES.items()]
+    aggregations = [
+        Way(label, ranks[0], {"strategy": "horovod", **changes})
+        for label, changes in _AGGREGATIONS.items()
+    ]
+    more = [
+        Way(label, count, changes) for label, changes in _STRATEGIES.items() for count in ranks[1:]
+    ]
+    weak = [single, *(Way(HOROVOD, count, _STRATEGIES[HOROVOD]) for count in ranks)]
+    whole = _BATCH * ranks[-1]
+    strong = [
+        Way(way.label, way.ranks, {**way.changes, "batch_size": whole // way.ranks})
+        for way in weak
+        if way.ranks < ranks[-1] and whole % way.ranks == 0
+    ]
+    return Matrix([single, *strategies, *more, *aggregations], [*strong, weak[-1]], weak)

@@ -1,0 +1,178 @@
+"""What a comparison found, gathered from its run folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tal1_hvd.comparison.matrix import Cell, Way
+from tal1_hvd.comparison.run import Folder, Plan
+from tal1_hvd.data.files import atomic_file
+from tal1_hvd.machine import usable_cores
+from tal1_hvd.published import TARGET_ACCURACY
+from tal1_hvd.training.run_folder import read_columns
+
+COLUMNS = (
+    "strategy",
+    "aggregation",
+    "model",
+    "world_size",
+    "seed",
+    "accuracy",
+    "auroc",
+    "train_seconds",
+    "bytes_per_step",
+    "oversubscribed",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell that was trained.
+
+    Attributes
+    ----------
+    cell : Cell
+    metrics : dict
+        Of ``metrics.json``.
+    history : dict
+        By column of ``history.csv``, an array of a value an epoch.
+    oversubscribed : bool
+        More ranks than the machine had cores.
+    """
+
+    cell: Cell
+    metrics: dict[str, Any]
+    history: dict[str, np.ndarray]
+    oversubscribed: bool
+
+    @property
+    def score(self) -> dict[str, Any]:
+        """Of the test split, or of the validation split where there is none."""
+        return self.metrics["test"] or self.metrics["validation"]
+
+    @property
+    def elapsed(self) -> np.ndarray:
+        """Seconds from the first step to the end of each epoch; checkpoints are shared out."""
+        elapsed = np.cumsum(self.history["seconds"])
+        return elapsed * self.metrics["train_seconds"] / elapsed[-1]
+
+    @property
+    def seconds_to_target(self) -> float | None:
+        """Until validation accuracy was as good as the best published; None if it never was."""
+        reached = np.flatnonzero(self.history["validation_accuracy"] >= TARGET_ACCURACY)
+        return float(self.elapsed[reached[0]]) if len(reached) else None
+
+    def row(self) -> dict[str, Any]:
+        """Return the cell's line of ``compare.csv``."""
+        return {
+            "strategy": self.metrics["strategy"],
+            "aggregation": self.cell.way.aggregation,
+            "model": self.metrics["model"],
+            "world_size": self.metrics["world_size"],
+            "seed": self.cell.seed,
+            "accuracy": self.score["accuracy"],
+            "auroc": self.score["auroc"],
+            "train_seconds": self.metrics["train_seconds"],
+            "bytes_per_step": self.metrics["bytes_per_step"],
+            "oversubscribed": str(self.oversubscribed).lower(),
+        }
+
+
+def read_outcomes(plan: Plan, folder: Folder) -> list[Outcome]:
+    """Read all cells of a comparison, which are all trained."""
+    cores = usable_cores()
+    outcomes = []
+    for cell in plan.matrix.cells(plan.seeds):
+        run = folder.run(cell)
+        history = read_columns(run.history)
+        outcomes.append(Outcome(cell, run.read_metrics(), history, cell.way.ranks > cores))
+    return outcomes
+
+
+def read_steps(ways: Sequence[Way], folder: Folder) -> dict[str, dict[str, float]]:
+    """Return, by name of a way, the microseconds of a step and of its parts."""
+    return {way.name: json.loads(folder.steps(way).read_text()) for way in ways}
+
+
+def write_csv(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Write ``compare.csv``: a line for each cell whose batch a rank is the default.
+
+    Cells of other batches would look like the same way twice; the page has them.
+    """
+    with atomic_file(path) as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            outcome.row() for outcome in outcomes if "batch_size" not in outcome.cell.way.changes
+        )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a way reached over all seeds.
+
+    Attributes
+    ----------
+    way : Way
+    outcomes : list of Outcome
+        One a seed.
+    """
+
+    way: Way
+    outcomes: list[Outcome]
+
+    def mean(self, key: str) -> float:
+        """Return the mean score: accuracy, loss, auroc or auprc."""
+        return float(np.mean([outcome.score[key] for outcome in self.outcomes]))
+
+    @property
+    def seconds(self) -> float:
+        """Median training time."""
+        return float(np.median([o.metrics["train_seconds"] for o in self.outcomes]))
+
+    @property
+    def rate(self) -> float:
+        """Median examples a second while training, without validation and checkpoints."""
+        rates = [np.median(o.history["examples_per_second"]) for o in self.outcomes]
+        return float(np.median(rates))
+
+    @property
+    def seconds_to_target(self) -> float | None:
+        """Median time to the best published accuracy; None unless all seeds reached it."""
+        times = [outcome.seconds_to_target for outcome in self.outcomes]
+        return None if None in times else float(np.median(times))
+
+    @property
+    def bytes_per_step(self) -> float:
+        """Bytes that all ranks send in a step."""
+        return self.outcomes[0].metrics["bytes_per_step"]
+
+    @property
+    def oversubscribed(self) -> bool:
+        """More ranks than cores."""
+        return self.outcomes[0].oversubscribed
+
+    @property
+    def title(self) -> str:
+        """The way's, marked where there were more ranks than cores."""
+        return self.way.title + (" (oversubscribed)" if self.oversubscribed else "")
+
+
+def find(outcomes: Sequence[Outcome], ways: Sequence[Way]) -> list[Finding]:
+    """Gather the outcomes of each way."""
+    return [
+        Finding(way, [outcome for outcome in outcomes if outcome.cell.way.name == way.name])
+        for way in ways
+    ]
+
+
+def communication(step: dict[str, float]) -> float:
+    """Return the share of a step that ranks spend on each other, waiting included."""
+    return step["all_reduce"] / step["step"]

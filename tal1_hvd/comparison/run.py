@@ -1,0 +1,192 @@
+"""Trains what a comparison holds, each cell by the command `train` into a run folder of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tal1_hvd.benchmark.breakdown import break_down
+from tal1_hvd.comparison.matrix import Cell, Matrix, Way, make_matrix
+from tal1_hvd.data.dataset import open_dataset
+from tal1_hvd.data.files import atomic_file, atomic_folder, exists
+from tal1_hvd.errors import InputError
+from tal1_hvd.simulation.cache import cached_dataset
+from tal1_hvd.simulation.settings import SimulationSettings
+from tal1_hvd.training.plan import plan_batches
+from tal1_hvd.training.run_folder import RunFolder
+
+_LOG_LINES = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison is to be.
+
+    Attributes
+    ----------
+    data : str, optional
+        Dataset folder; a simulated one for each seed, if left out.
+    seeds : int
+    epochs : int
+    ranks : tuple of int
+        World sizes, ascending, at least 2.
+    """
+
+    data: str | None
+    seeds: int
+    epochs: int
+    ranks: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for option, value in (("--seeds", self.seeds), ("--epochs", self.epochs)):
+            if value < 1:
+                raise InputError(f"{option}: must be at least 1, got {value}")
+        if not self.ranks or min(self.ranks) < 2 or sorted(set(self.ranks)) != list(self.ranks):
+            shown = " ".join(map(str, self.ranks))
+            raise InputError(
+                f"--ranks: expected numbers of at least 2, each larger than the one before, got "
+                f"{shown or 'none'}"
+            )
+
+    @property
+    def matrix(self) -> Matrix:
+        """What is trained."""
+        return make_matrix(self.ranks)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a comparison.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    def run(self, cell: Cell) -> RunFolder:
+        """Return a cell's run folder."""
+        return RunFolder(self.path / "runs" / cell.name)
+
+    def steps(self, way: Way) -> Path:
+        """Return the file of the parts of a step."""
+        return self.path / "steps" / f"{way.name}.json"
+
+    @classmethod
+    def open(cls, path: Path, plan: Plan) -> Folder:
+        """Make the folder of a new comparison, or take the one that was begun.
+
+        Raises
+        ------
+        InputError
+            It holds something else, or another comparison, or cannot be written.
+        """
+        noted = path / "plan.json"
+        wanted = json.loads(json.dumps(asdict(plan)))
+        if exists(noted):
+            try:
+                found = json.loads(noted.read_text())
+            except (OSError, ValueError, RecursionError) as error:
+                raise InputError(f"{noted}: cannot be read: {error}") from None
+            if found != wanted:
+                raise InputError(
+                    f"{path}: holds another comparison ({json.dumps(found)}); choose another --out"
+                )
+            return cls(path)
+        with atomic_folder(path) as folder:
+            (folder / "plan.json").write_text(json.dumps(wanted) + "\n")
+            for name in ("runs", "steps", "logs"):
+                (folder / name).mkdir()
+        return cls(path)
+
+
+def require_trainable(plan: Plan) -> None:
+    """Raise InputError if the data is missing, or some way cannot train on it."""
+    if plan.data is None:
+        return
+    dataset = open_dataset(plan.data)
+    for cell in plan.matrix.cells(seeds=1):
+        settings = cell.way.settings(plan.data, cell.seed, plan.epochs)
+        plan_batches(settings, dataset, 0, cell.way.ranks)
+
+
+def train_all(plan: Plan, folder: Folder, tell: Callable[[str], None]) -> None:
+    """Train every cell that is not finished, and take every way's step apart.
+
+    Parameters
+    ----------
+    plan : Plan
+    folder : Folder
+    tell : callable
+        Told of each cell.
+
+    Raises
+    ------
+    InputError
+        The data cannot be used.
+    RuntimeError
+        A training failed.
+    """
+    cells = plan.matrix.cells(plan.seeds)
+    for number, cell in enumerate(cells, 1):
+        run = folder.run(cell)
+        done = exists(run.metrics)
+        if not done:
+            _train(_flags(plan, cell, run), folder.path / "logs" / f"{cell.name}.log", cell)
+        metrics = run.read_metrics()
+        accuracy = "no test split" if metrics["test"] is None else metrics["test"]["accuracy"]
+        tell(
+            f"{number}/{len(cells)}  {cell.way.title}, seed {cell.seed}: accuracy {accuracy}, "
+            f"{metrics['train_seconds']:.1f} s{' (done before)' if done else ''}"
+        )
+    for way in plan.matrix.strategies:
+        _measure_step(plan, folder, way, tell)
+
+
+def data_of(plan: Plan, seed: int) -> str:
+    """Return the dataset of a seed, simulated once into the cache unless one is given."""
+    if plan.data is not None:
+        return plan.data
+    return str(cached_dataset(SimulationSettings(seed=seed)))
+
+
+def _flags(plan: Plan, cell: Cell, run: RunFolder) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in cell.way.changes.items()]
+    if cell.way.ranks > 1:
+        flags.append(f"--ranks={cell.way.ranks}")
+    return [
+        *flags,
+        f"--data={data_of(plan, cell.seed)}",
+        f"--seed={cell.seed}",
+        f"--epochs={plan.epochs}",
+        f"--out={run.path}",
+        "--resume",
+    ]
+
+
+def _train(flags: Sequence[str], log: Path, cell: Cell) -> None:
+    with log.open("w") as handle:
+        command = [sys.executable, "-m", "tal1_hvd", "train", *flags]
+        code = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    if code == 0:
+        return
+    said = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:]
+    message = f"{cell.way.title}, seed {cell.seed}: exit code {code} ({log}): {' | '.join(said)}"
+    raise InputError(message) if code == 2 else RuntimeError(message)
+
+
+def _measure_step(plan: Plan, folder: Folder, way: Way, tell: Callable[[str], None]) -> None:
+    path = folder.steps(way)
+    if exists(path):
+        return
+    parts = break_down(way.settings(data_of(plan, 0), 0, plan.epochs), way.ranks)
+    tell(f"one step of {way.title}: {parts['step']:.0f} µs")
+    with atomic_file(path) as handle:
+        handle.write(json.dumps(parts) + "\n")

@@ -1,0 +1,250 @@
+"""Comparisons from results made up here: plan, folder, table, page."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tal1_hvd.comparison import results, run
+from tal1_hvd.comparison.matrix import Cell, Way, make_matrix
+from tal1_hvd.comparison.results import COLUMNS, Outcome, find, read_outcomes, write_csv
+from tal1_hvd.comparison.run import Folder, Plan, train_all
+from tal1_hvd.published import TARGET_ACCURACY
+from tal1_hvd.report.comparison_page import comparison_page, reason
+from tal1_hvd.report.page import write_page
+from tests.helpers import refused
+
+PLAN = Plan(data="here", seeds=2, epochs=2, ranks=(2, 4))
+HISTORY = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
+
+
+def outcome(way, seed=0, seconds=(1.0, 2.0), accuracies=(0.9, 0.97), oversubscribed=False):
+    history = {name: np.array([0.6, 0.5]) for name in HISTORY}
+    history |= {
+        "seconds": np.array(seconds),
+        "validation_accuracy": np.array(accuracies),
+        "examples_per_second": np.array([100.0, 300.0]) * way.ranks,
+    }
+    scores = {"accuracy": accuracies[-1], "loss": 0.1, "auroc": 0.99, "auprc": 0.98}
+    metrics = {
+        "test": scores,
+        "validation": scores,
+        "train_seconds": 2 * sum(seconds),
+        "strategy": way.changes.get("strategy", "horovod"),
+        "model": "paper",
+        "world_size": way.ranks,
+        "global_batch_size": way.global_batch,
+        "bytes_per_step": 100,
+    }
+    return Outcome(Cell(way, seed), metrics, history, oversubscribed)
+
+
+def step(**changes):
+    parts = {"first_layer": 300, "other_compute": 100, "all_reduce": 50, "input": 50, **changes}
+    return {"step": sum(parts.values()), **parts}
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"seeds": 0}, "--seeds: must be at least 1, got 0"),
+            ({"epochs": -1}, "--epochs: must be at least 1, got -1"),
+            ({"ranks": ()}, "--ranks: expected numbers of at least 2, each larger than the one"),
+            ({"ranks": (1, 2)}, "got 1 2"),
+            ({"ranks": (4, 2)}, "got 4 2"),
+            ({"ranks": (2, 2)}, "got 2 2"),
+        ],
+    )
+    def test_refused(self, changes, words):
+        with refused(words):
+            Plan(**{"data": None, "seeds": 1, "epochs": 1, "ranks": (2,), **changes})
+
+
+class TestFolder:
+    def test_goes_on_with_its_own(self, tmp_path):
+        folder = Folder.open(tmp_path / "new", PLAN)
+        (folder.path / "runs" / "kept").mkdir()
+        assert Folder.open(tmp_path / "new", PLAN) == folder
+        assert (folder.path / "runs" / "kept").exists()
+
+    def test_holds_another(self, tmp_path):
+        Folder.open(tmp_path / "new", PLAN)
+        other = Plan(None, 1, 1, (2,))
+        with refused("holds another comparison", '"epochs": 2', "another --out"):
+            Folder.open(tmp_path / "new", other)
+
+    def test_holds_something_else(self, tmp_path):
+        (tmp_path / "file").touch()
+        with refused(tmp_path, "exists already"):
+            Folder.open(tmp_path, PLAN)
+
+    def test_damaged(self, tmp_path):
+        (tmp_path / "plan.json").write_text("{")
+        with refused("plan.json: cannot be read"):
+            Folder.open(tmp_path, PLAN)
+
+
+class TestTraining:
+    @pytest.fixture
+    def trainings(self, monkeypatch):
+        """Return the flags of trainings, which leave metrics and nothing else."""
+        given = []
+
+        def train(flags, log, cell):
+            given.append(flags)
+            (out,) = (flag.partition("=")[2] for flag in flags if flag.startswith("--out="))
+            metrics = {"test": None, "train_seconds": 1.0}
+            folder = run.Path(out)
+            folder.mkdir()
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+
+        monkeypatch.setattr(run, "_train", train)
+        monkeypatch.setattr(run, "break_down", lambda settings, ranks: step())
+        return given
+
+    def test_each_cell_once(self, tmp_path, trainings):
+        folder = Folder.open(tmp_path / "new", PLAN)
+        told = []
+        train_all(PLAN, folder, told.append)
+        cells = PLAN.matrix.cells(2)
+        assert len(trainings) == len(cells)
+        assert trainings[1] == [
+            "--strategy=horovod",
+            "--ranks=2",
+            "--data=here",
+            "--seed=0",
+            "--epochs=2",
+            f"--out={folder.path}/runs/horovod-2-seed0",
+            "--resume",
+        ]
+        assert told[0] == "1/26  single process, 1 rank, seed 0: accuracy no test split, 1.0 s"
+        assert told[-1] == "one step of model-parallel, 2 ranks: 500 µs"
+
+    def test_goes_on(self, tmp_path, trainings):
+        folder = Folder.open(tmp_path / "new", PLAN)
+        train_all(PLAN, folder, lambda text: None)
+        (folder.path / "runs" / "gossip-2-seed1" / "metrics.json").unlink()
+        (folder.path / "runs" / "gossip-2-seed1").rmdir()
+        trainings.clear()
+        told = []
+        train_all(PLAN, folder, told.append)
+        assert [flags[-2] for flags in trainings] == [f"--out={folder.path}/runs/gossip-2-seed1"]
+        assert sum("done before" in text for text in told) == 25
+        assert not any("one step" in text for text in told)
+
+
+class TestTrainingThatFails:
+    CELL = Cell(Way("way", 2), 3)
+
+    def test_bad_input_is_said_in_a_line(self, tmp_path):
+        with refused("way, 2 ranks, seed 3: exit code 2", tmp_path / "log", "nowhere: no such"):
+            run._train(["--data=nowhere", f"--out={tmp_path}/out"], tmp_path / "log", self.CELL)
+        assert "nowhere: no such" in (tmp_path / "log").read_text()
+
+    def test_fault(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(run.sys, "executable", "false")
+        with pytest.raises(RuntimeError, match="way, 2 ranks, seed 3: exit code 1"):
+            run._train([], tmp_path / "log", self.CELL)
+
+
+class TestOutcome:
+    WAY = make_matrix([2]).strategies[1]
+
+    def test_checkpoints_are_shared_out(self):
+        assert outcome(self.WAY).elapsed.tolist() == [2, 6]
+
+    @pytest.mark.parametrize(
+        ("accuracies", "seconds"),
+        [((0.9, TARGET_ACCURACY), 6), ((TARGET_ACCURACY, 0.9), 2), ((0.9, 0.95), None)],
+    )
+    def test_time_to_target(self, accuracies, seconds):
+        assert outcome(self.WAY, accuracies=accuracies).seconds_to_target == seconds
+
+    def test_validation_where_there_is_no_test_split(self):
+        found = outcome(self.WAY)
+        assert found.score is found.metrics["test"]
+        found.metrics["test"] = None
+        assert found.score is found.metrics["validation"]
+
+
+def test_csv(tmp_path):
+    matrix = make_matrix([2, 4])
+    outcomes = [outcome(cell.way, cell.seed) for cell in matrix.cells(2)]
+    write_csv(outcomes, tmp_path / "compare.csv")
+    with (tmp_path / "compare.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert tuple(rows[0]) == COLUMNS
+    assert all(value for row in rows for value in row.values())
+    # One line a way and seed: the same batch a rank for all.
+    assert len(rows) == 2 * len(matrix.strategies)
+    assert [row["strategy"] for row in rows[:4]] == ["single", "horovod", "mirrored", "multiworker"]
+    server = rows[[row["aggregation"] for row in rows].index("parameter-server (staleness 4)")]
+    assert (server["world_size"], server["oversubscribed"]) == ("2", "false")
+
+
+def test_outcomes_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "usable_cores", lambda: 2)
+    folder = Folder.open(tmp_path / "new", PLAN)
+    for cell in PLAN.matrix.cells(2):
+        made = folder.run(cell).path
+        made.mkdir()
+        (made / "metrics.json").write_text(json.dumps(outcome(cell.way).metrics))
+        (made / "history.csv").write_text("seconds,validation_accuracy\n1,0.5\n2,\n")
+    found = read_outcomes(PLAN, folder)
+    assert [o.cell for o in found] == PLAN.matrix.cells(2)
+    assert {o.cell.way.ranks for o in found if o.oversubscribed} == {4}
+    assert found[0].history["seconds"].tolist() == [1, 2]
+    assert np.isnan(found[0].history["validation_accuracy"][1])
+
+
+def test_findings():
+    way = Way("way", 2)
+    outcomes = [outcome(way, 0), outcome(way, 1, seconds=(2.0, 2.0), accuracies=(0.9, 0.95))]
+    (finding,) = find(outcomes, [way])
+    assert finding.mean("accuracy") == pytest.approx(0.96)
+    assert (finding.seconds, finding.rate) == (7, 400)
+    assert finding.seconds_to_target is None
+    assert finding.title == "way, 2 ranks"
+
+
+def test_reason():
+    ways = [Way("slow", 2), Way("fast", 2), Way("one", 1)]
+    outcomes = [
+        outcome(way, seconds=(time, time)) for way, time in zip(ways, (3, 1, 2), strict=True)
+    ]
+    steps = {"slow-2": step(all_reduce=250, input=60), "fast-2": step(), "one-1": step()}
+    assert reason(find(outcomes, ways), steps) == (
+        "Fastest: fast, 2 ranks, 4.00 s. The next on as many ranks, slow, 2 ranks, took 12.00 s. A "
+        "step took 500 µs against 710; the largest part of the difference, 200 µs, is what joins "
+        "the ranks."
+    )
+    assert reason(find(outcomes, ways[2:]), steps) == "Fastest: one, 1 rank, 8.00 s."
+
+
+def test_page(tmp_path):
+    matrix = PLAN.matrix
+    outcomes = [
+        outcome(cell.way, cell.seed, oversubscribed=cell.way.ranks == 4) for cell in matrix.cells(2)
+    ]
+    page = comparison_page(PLAN, outcomes, {way.name: step() for way in matrix.strategies})
+    write_page(page, tmp_path / "report.html", tmp_path / "figures")
+    text = (tmp_path / "report.html").read_text()
+    for words in (
+        "published, TPU",
+        "Horovod, 4 ranks (oversubscribed)",
+        "say nothing about scaling",
+        "The published times are of 50 epochs, these of 2.",
+    ):
+        assert words in text
+    weak, strong = page.sections[2].tables
+    # Twice the rate on two ranks; more ranks than cores have no efficiency.
+    assert [list(row[3:]) for row in weak.rows] == [
+        ["1.00", "100%"],
+        ["2.00", "100%"],
+        ["4.00", "-"],
+    ]
+    assert [row[1] for row in strong.rows] == ["256"] * 3
