@@ -18,6 +18,7 @@ from tal1_hvd.aggregation.peers import Peers
 from tal1_hvd.distributed.communicator import SingleProcess
 from tal1_hvd.training.adam import FusedAdam
 from tal1_hvd.training.choose_aggregation import make_aggregation
+from tal1_hvd.training.lars import Lars
 from tal1_hvd.training.settings import TrainSettings
 from tests.helpers import refused
 from tests.toys import assert_same, constants, make_variables, values
@@ -89,6 +90,23 @@ class TestSingleRank:
         assert_same(values(others), by_adam, atol=1e-15)
 
 
+@pytest.mark.parametrize("kind", [keras.optimizers.Lamb, Lars, FusedAdam])
+def test_optimizers(kind):
+    """The optimizer that is named, with the scaled rate: four times the batch, twice the rate."""
+    name = kind.__name__.lower().removeprefix("fused")
+    variables, others = make_variables(*SHAPES), make_variables(*SHAPES)
+    changes = {"optimizer": name, "rate_scaling": "sqrt", "warmup_examples": 0}
+    model = SimpleNamespace(variables=variables, trainable_variables=variables)
+    settings = TrainSettings(learning_rate=0.125, **changes)
+    aggregation, _ = make_aggregation(settings, 256, model, SingleProcess())
+    plain = kind(0.25)
+    for _ in range(3):
+        aggregation.apply(constants(*GRADIENTS))
+        plain.apply(constants(*GRADIENTS), others)
+    assert_same(values(variables), values(others), atol=1e-6)
+    assert not np.allclose(values(variables)[0], values(make_variables(*SHAPES))[0])
+
+
 def test_flatten():
     variables = make_variables((2, 2), (), (3,))
     flat = flatten([variable.value for variable in variables])
@@ -126,6 +144,13 @@ def test_mpi4py_is_not_installed(monkeypatch):
         (
             {"aggregation": "gossip", "strategy": "mirrored"},
             "--aggregation: gossip needs --strategy horovod, got mirrored",
+        ),
+        ({"optimizer": "sgd"}, "--optimizer: 'sgd' is none of adam, lamb, lars"),
+        ({"rate_scaling": "cubic"}, "--rate-scaling: 'cubic' is none of linear, sqrt, none"),
+        ({"optimizer": "lars", "aggregation": "model-parallel"}, "--optimizer: lars scales whole"),
+        (
+            {"optimizer": "lamb", "aggregation": "parameter-server", "staleness": 1},
+            "--optimizer: lamb scales whole arrays",
         ),
         (
             {"aggregation": "model-parallel", "shuffle": "shard"},

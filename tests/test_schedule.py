@@ -36,6 +36,16 @@ def test_rates(global_batch, warmup, rates, graph):
         assert float(found) == pytest.approx(0.01 * expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(("scaling", "factor"), [("linear", 4), ("sqrt", 2), ("none", 1)])
+def test_scalings(scaling, factor):
+    """From once to so many times the rate at four times the batch, halfway at half the warm-up."""
+    rate = ScaledWarmup(0.01, 256, 1024, scaling)
+    assert float(rate(0)) == pytest.approx(0.01)
+    assert float(rate(2)) == pytest.approx(0.01 * (1 + factor) / 2)
+    assert float(rate(4)) == float(rate(100)) == pytest.approx(0.01 * factor)
+    assert float(ScaledWarmup(0.01, 256, 0, scaling)(0)) == pytest.approx(0.01 * factor)
+
+
 @pytest.mark.parametrize("warmup", [0, 1000])
 def test_in_an_optimizer(warmup):
     optimizer = keras.optimizers.SGD(ScaledWarmup(0.5, 128, warmup))
@@ -50,8 +60,13 @@ def test_in_an_optimizer(warmup):
 
 
 def test_round_trip():
-    schedule = ScaledWarmup(0.01, 96, 500)
+    schedule = ScaledWarmup(0.01, 96, 500, "sqrt")
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert isinstance(copy, ScaledWarmup)
     assert copy.get_config() == schedule.get_config()
-    assert copy.get_config() == {"base_rate": 0.01, "global_batch": 96, "warmup_examples": 500}
+    assert copy.get_config() == {
+        "base_rate": 0.01,
+        "global_batch": 96,
+        "warmup_examples": 500,
+        "scaling": "sqrt",
+    }

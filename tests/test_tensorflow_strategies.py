@@ -52,6 +52,15 @@ def assert_same_weights(found, expected, tolerance=1e-9):
                 np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("optimizer", ["lamb", "lars"])
+def test_optimizers_for_large_batches(learnable_data, tmp_path, optimizer):
+    flags = ["--optimizer", optimizer, "--rate-scaling", "sqrt"]
+    one, _ = train(tmp_path / "one", learnable_data, 1, *flags)
+    replicas = ["--strategy", "mirrored", "--ranks", 2]
+    several, _ = train(tmp_path / "several", learnable_data, 2, *flags, *replicas)
+    assert_same_weights(several, one)
+
+
 class TestReplicated:
     def test_as_on_one_rank(self, replicated, alone):
         _, _, folder, _ = replicated

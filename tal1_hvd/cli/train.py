@@ -32,6 +32,8 @@ from tal1_hvd.training.session import run_session
 from tal1_hvd.training.settings import (
     AGGREGATIONS,
     COMPRESSIONS,
+    OPTIMIZERS,
+    RATE_SCALINGS,
     REPLICATED,
     SHUFFLES,
     STRATEGIES,
@@ -76,9 +78,23 @@ def add_arguments(parser: Parser) -> None:
     )
     add_setting(
         parser,
+        "--optimizer",
+        d.optimizer,
+        "lamb and lars are for large batches",
+        choices=OPTIMIZERS,
+    )
+    add_setting(
+        parser,
         "--learning-rate",
         d.learning_rate,
-        "for a global batch of 64; grows in proportion to the global batch",
+        "for a global batch of 64; grows with the global batch",
+    )
+    add_setting(
+        parser,
+        "--rate-scaling",
+        d.rate_scaling,
+        "how the rate grows: in proportion to the global batch, by its square root, or not",
+        choices=tuple(RATE_SCALINGS),
     )
     add_setting(
         parser,

@@ -11,8 +11,11 @@ from tal1_hvd.aggregation.model_parallel import ModelParallel
 from tal1_hvd.aggregation.parameter_server import AsynchronousParameterServer, ParameterServer
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.training.adam import FusedAdam
+from tal1_hvd.training.lars import Lars
 from tal1_hvd.training.schedule import ScaledWarmup
 from tal1_hvd.training.settings import TrainSettings
+
+_OPTIMIZERS = {"adam": FusedAdam, "lamb": keras.optimizers.Lamb, "lars": Lars}
 
 
 def make_aggregation(
@@ -48,15 +51,18 @@ def make_aggregation(
     asynchronous = settings.staleness is not None
     # Where every rank's batch makes an update of its own, the rate is that of a rank's batch.
     batch = global_batch // communicator.size if asynchronous else global_batch
-    adam = FusedAdam(ScaledWarmup(settings.learning_rate, batch, settings.warmup_examples))
+    rate = ScaledWarmup(
+        settings.learning_rate, batch, settings.warmup_examples, settings.rate_scaling
+    )
+    optimizer = _OPTIMIZERS[settings.optimizer](rate)
     if asynchronous:
-        server = AsynchronousParameterServer(adam, variables, communicator, settings.staleness)
+        server = AsynchronousParameterServer(optimizer, variables, communicator, settings.staleness)
         return server, model
     if settings.aggregation == "parameter-server":
-        return ParameterServer(adam, variables, communicator), model
+        return ParameterServer(optimizer, variables, communicator), model
     if settings.aggregation == "gossip":
-        return Gossip(adam, variables, communicator), model
+        return Gossip(optimizer, variables, communicator), model
     if settings.aggregation == "model-parallel":
-        split = ModelParallel(adam, model, communicator, global_batch)
+        split = ModelParallel(optimizer, model, communicator, global_batch)
         return split, split.part
-    return AllReduce(adam, variables, communicator, settings.compression), model
+    return AllReduce(optimizer, variables, communicator, settings.compression), model

@@ -1,4 +1,4 @@
-"""The learning rate: proportional to the global batch, warmed up over the first examples."""
+"""The learning rate: grows with the global batch, warmed up over the first examples."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import Any
 
 import keras
 
+from tal1_hvd.training.settings import RATE_SCALINGS
+
 REFERENCE_BATCH = 64
 
 
 @keras.saving.register_keras_serializable(package="tal1_hvd")
 class ScaledWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from a base rate to ``base_rate * global_batch / 64`` and stays there.
+    """Rises linearly from a base rate to that of the global batch and stays there.
 
     Goyal et al. 2017 (Accurate, Large Minibatch SGD): the rate grows with the batch, and starts
     from the rate of the small one. At a global batch of 64 it is constant.
@@ -24,17 +26,23 @@ class ScaledWarmup(keras.optimizers.schedules.LearningRateSchedule):
         Examples a step.
     warmup_examples : int
         Examples over which it rises; 0 for none.
+    scaling : {"linear", "sqrt", "none"}
+        The rate grows by the global batch over 64, or by the square root of that (Krizhevsky 2014,
+        One weird trick for parallelizing convolutional neural networks), or not at all.
     """
 
-    def __init__(self, base_rate: float, global_batch: int, warmup_examples: int):
+    def __init__(
+        self, base_rate: float, global_batch: int, warmup_examples: int, scaling: str = "linear"
+    ):
         super().__init__()
+        self.scaling = scaling
         self.base_rate = base_rate
         self.global_batch = global_batch
         self.warmup_examples = warmup_examples
 
     def __call__(self, step: Any) -> Any:
         """Return the rate of a step, from 0."""
-        scale = self.global_batch / REFERENCE_BATCH
+        scale = (self.global_batch / REFERENCE_BATCH) ** RATE_SCALINGS[self.scaling]
         if self.warmup_examples == 0:
             return keras.ops.convert_to_tensor(self.base_rate * scale)
         seen = keras.ops.cast(step, "float32") * self.global_batch
@@ -47,4 +55,5 @@ class ScaledWarmup(keras.optimizers.schedules.LearningRateSchedule):
             "base_rate": self.base_rate,
             "global_batch": self.global_batch,
             "warmup_examples": self.warmup_examples,
+            "scaling": self.scaling,
         }

@@ -16,6 +16,9 @@ STRATEGIES = ("auto", "horovod", "mirrored", "multiworker", "tpu", "single")
 # Those whose ranks are devices of one process, and how many they are unless it is said.
 REPLICATED = {"mirrored": "auto", "tpu": "8"}
 AGGREGATIONS = ("allreduce", "parameter-server", "gossip", "model-parallel")
+OPTIMIZERS = ("adam", "lamb", "lars")
+# By which power of the global batch the learning rate grows.
+RATE_SCALINGS = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 SHUFFLES = ("global", "shard")
 COMPRESSIONS = ("none", "fp16")
 
@@ -47,7 +50,10 @@ class TrainSettings:
     accumulation : int
         Passes that make one step.
     learning_rate : float
-        For a global batch of 64; scaled in proportion to the global batch (Goyal et al. 2017).
+        For a global batch of 64.
+    rate_scaling : {"linear", "sqrt", "none"}
+        How the rate grows with the global batch: in proportion (Goyal et al. 2017), by its square
+        root, or not at all.
     warmup_examples : int
         Training examples over which the rate rises linearly from `learning_rate` to its scaled
         value; 0 starts at the scaled value.
@@ -58,6 +64,9 @@ class TrainSettings:
     strategy : {"auto", "horovod", "mirrored", "multiworker", "tpu", "single"}
     aggregation : {"allreduce", "parameter-server", "gossip", "model-parallel"}
         How the ranks make one model of what each learns.
+    optimizer : {"adam", "lamb", "lars"}
+        Adam (Kingma and Ba 2015), or for large batches LAMB (You et al. 2020) or LARS (You et al.
+        2017).
     staleness : int, optional
         Steps that a rank may be ahead of the slowest under an asynchronous parameter server; a
         synchronous one, if left out.
@@ -79,7 +88,9 @@ class TrainSettings:
     epochs: int = 50
     batch_size: int = 64
     accumulation: int = 1
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
+    rate_scaling: str = "linear"
     warmup_examples: int = 70_000
     seed: int = 0
     threads: int | None = None
@@ -99,6 +110,8 @@ class TrainSettings:
             ("--strategy", self.strategy, STRATEGIES),
             ("--precision", self.precision, tuple(PRECISIONS)),
             ("--aggregation", self.aggregation, AGGREGATIONS),
+            ("--optimizer", self.optimizer, OPTIMIZERS),
+            ("--rate-scaling", self.rate_scaling, tuple(RATE_SCALINGS)),
             ("--shuffle", self.shuffle, SHUFFLES),
             ("--compression", self.compression, COMPRESSIONS),
         ):
@@ -129,6 +142,13 @@ class TrainSettings:
             raise InputError(
                 f"--compression: {self.compression} needs --aggregation allreduce, got "
                 f"{self.aggregation}"
+            )
+        split = self.aggregation == "model-parallel" or self.staleness is not None
+        if self.optimizer != "adam" and split:
+            raise InputError(
+                f"--optimizer: {self.optimizer} scales whole arrays of weights, which "
+                "model-parallel and an asynchronous server do not have; it needs another "
+                "--aggregation"
             )
         if self.aggregation == "model-parallel" and self.shuffle != "global":
             raise InputError(
