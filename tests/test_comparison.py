@@ -225,6 +225,22 @@ def test_reason():
     assert reason(find(outcomes, ways[2:]), steps) == "Fastest: one, 1 rank, 8.00 s."
 
 
+def test_page_of_large_batches(tmp_path):
+    plan = Plan(None, 1, 2, (2,), large_batch=True)
+    accuracies = {64: 0.97, 256: 0.966, 1024: 0.966, 4096: 0.9}
+    outcomes = [
+        outcome(cell.way, accuracies=(0.5, accuracies.get(cell.way.global_batch, 0.9)))
+        for cell in plan.matrix.cells(1)
+    ]
+    page = comparison_page(plan, outcomes, {way.name: step() for way in plan.matrix.strategies})
+    (section,) = (section for section in page.sections if section.title == "Large batches")
+    (table,) = section.tables
+    assert list(table.head) == ["rule", "64", "256", "1,024", "4,096", "as good up to"]
+    assert list(table.rows[0]) == ["Adam, linear", "0.9700", "0.9660", "0.9660", "0.9000", "1,024"]
+    write_page(page, tmp_path / "report.html", tmp_path / "figures")
+    assert (tmp_path / "figures" / "large_batch.svg").exists()
+
+
 def test_page(tmp_path):
     matrix = PLAN.matrix
     outcomes = [

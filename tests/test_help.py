@@ -77,6 +77,7 @@ OPTIONS = {
         "--seeds": "(default: 5)",
         "--epochs": "(default: 50)",
         "--ranks": "(default: 2 4)",
+        "--large-batch": "",
     },
     "report": {"--run": ""},
     "benchmark": {

@@ -56,9 +56,20 @@ def test_strong_scaling_leaves_out_ranks_that_do_not_divide_the_batch():
     assert [way.ranks for way in make_matrix([3, 4]).strong] == [1, 4]
 
 
+def test_large_batches():
+    assert make_matrix([2]).large_batch == []
+    ways = make_matrix([2], large_batch=True).large_batch
+    assert {way.ranks for way in ways} == {1}
+    rules = {way.label for way in ways}
+    assert len(rules) == 5
+    for rule in rules:
+        assert [way.global_batch for way in ways if way.label == rule] == [64, 256, 1024, 4096]
+
+
+@pytest.mark.parametrize("large_batch", [False, True])
 @pytest.mark.parametrize("ranks", [[2], [2, 4], [3, 5, 8]], ids=str)
-def test_every_cell_has_a_folder_of_its_own(ranks):
-    cells = make_matrix(ranks).cells(seeds=2)
+def test_every_cell_has_a_folder_of_its_own(ranks, large_batch):
+    cells = make_matrix(ranks, large_batch).cells(seeds=2)
     names = [cell.name for cell in cells]
     assert len(set(names)) == len(names)
     # A machine that becomes slower does so for all ways.

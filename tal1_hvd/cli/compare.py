@@ -57,6 +57,13 @@ def add_arguments(parser: Parser) -> None:
         f"{' '.join(map(str, _FULL['ranks']))}); what is more than cores is marked",
     )
 
+    parser.add_argument(
+        "--large-batch",
+        action="store_true",
+        help="train one rank with batches of 64 to 4,096 too, by several rules for the learning "
+        "rate, and with LAMB and LARS",
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Train and show."""
@@ -66,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         for key, value in defaults.items()
     }
     data = None if args.data is None else str(Path(args.data).absolute())
-    plan = Plan(data, chosen["seeds"], chosen["epochs"], tuple(chosen["ranks"]))
+    ranks = tuple(chosen["ranks"])
+    plan = Plan(data, chosen["seeds"], chosen["epochs"], ranks, args.large_batch)
     find_launcher(plan.ranks[0])
     require_trainable(plan)
     folder = Folder.open(Path(args.out), plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from tal1_hvd.training.settings import TrainSettings
@@ -90,15 +91,19 @@ class Matrix:
         The same global batch on more and more ranks.
     weak : sequence of Way
         The same batch a rank.
+    large_batch : sequence of Way
+        Rules for larger and larger batches.
     """
 
     strategies: Sequence[Way]
     strong: Sequence[Way]
     weak: Sequence[Way]
+    large_batch: Sequence[Way] = ()
 
     def cells(self, seeds: int) -> list[Cell]:
         """Return every way once with each seed; all ways of a seed before the next seed's."""
-        ways = {way.name: way for way in [*self.strategies, *self.strong, *self.weak]}
+        studies = (self.strategies, self.strong, self.weak, self.large_batch)
+        ways = {way.name: way for way in chain(*studies)}
         return [Cell(way, seed) for seed in range(seeds) for way in ways.values()]
 
 
@@ -121,13 +126,27 @@ _AGGREGATIONS = {
 }
 
 
-def make_matrix(ranks: Sequence[int]) -> Matrix:
+_BATCHES = (64, 256, 1024, 4096)
+# LAMB and LARS with the rates of the highest validation accuracy at a batch of 64 among powers of 2
+# from 2^-10 to 2^-3; Adam with the published one.
+_RULES = {
+    "Adam, linear": {},
+    "Adam, linear, no warm-up": {"warmup_examples": 0},
+    "Adam, square root": {"rate_scaling": "sqrt"},
+    "LAMB, square root": {"optimizer": "lamb", "rate_scaling": "sqrt", "learning_rate": 2**-7},
+    "LARS, linear": {"optimizer": "lars", "learning_rate": 2**-7},
+}
+
+
+def make_matrix(ranks: Sequence[int], large_batch: bool = False) -> Matrix:
     """Return what is trained on up to so many ranks.
 
     Parameters
     ----------
     ranks : sequence of int
         Ascending, at least 2: the first of them for all ways, the others for strategies.
+    large_batch : bool
+        Train with large batches too.
 
     Returns
     -------
@@ -149,4 +168,14 @@ def make_matrix(ranks: Sequence[int]) -> Matrix:
         for way in weak
         if way.ranks < ranks[-1] and whole % way.ranks == 0
     ]
-    return Matrix([single, *strategies, *more, *aggregations], [*strong, weak[-1]], weak)
+    rules = [
+        Way(label, 1, {**single.changes, **changes, "batch_size": batch})
+        for label, changes in _RULES.items()
+        for batch in _BATCHES
+    ]
+    return Matrix(
+        strategies=[single, *strategies, *more, *aggregations],
+        strong=[*strong, weak[-1]],
+        weak=weak,
+        large_batch=rules if large_batch else [],
+    )

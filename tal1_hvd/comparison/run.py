@@ -34,12 +34,15 @@ class Plan:
     epochs : int
     ranks : tuple of int
         World sizes, ascending, at least 2.
+    large_batch : bool
+        Train with large batches too.
     """
 
     data: str | None
     seeds: int
     epochs: int
     ranks: tuple[int, ...]
+    large_batch: bool = False
 
     def __post_init__(self) -> None:
         for option, value in (("--seeds", self.seeds), ("--epochs", self.epochs)):
@@ -55,7 +58,7 @@ class Plan:
     @property
     def matrix(self) -> Matrix:
         """What is trained."""
-        return make_matrix(self.ranks)
+        return make_matrix(self.ranks, self.large_batch)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Steps = Mapping[str, Mapping[str, float]]
 
+# Of accuracy, what is not counted as lost.
+_AS_GOOD = 0.005
 _PART_NAMES = {
     "first_layer": "the first layer",
     "other_compute": "other compute",
@@ -56,6 +58,7 @@ def comparison_page(plan: Plan, outcomes: Sequence[Outcome], steps: Steps) -> Pa
         _learning(findings),
         _scaling(matrix, outcomes),
         _communication(findings, steps),
+        *([_large_batch(find(outcomes, matrix.large_batch))] if matrix.large_batch else []),
         _cells(outcomes),
     ]
     cores = usable_cores()
@@ -244,6 +247,35 @@ def _communication(findings: Sequence[Finding], steps: Steps) -> Section:
         )
     }
     return Section("Bytes and communication", text, [Table(head, rows)], drawn)
+
+
+def _large_batch(findings: Sequence[Finding]) -> Section:
+    rules = {finding.way.label: [] for finding in findings}
+    for finding in findings:
+        rules[finding.way.label].append(finding)
+    batches = sorted({finding.way.global_batch for finding in findings})
+    first = next(iter(rules.values()))[0]
+    wanted = first.mean("accuracy") - _AS_GOOD
+    rows, curves = [], {}
+    for rule, own in rules.items():
+        accuracies = [finding.mean("accuracy") for finding in own]
+        kept = [finding.way.global_batch for finding in own if finding.mean("accuracy") >= wanted]
+        rows.append([rule, *map(number, accuracies), f"{max(kept):,}" if kept else "none"])
+        curves[rule] = (batches, [100 * accuracy for accuracy in accuracies])
+    text = [
+        f"Test accuracy, means over seeds, of one rank; the last column is the largest batch that "
+        f"came within {100 * _AS_GOOD:g} points of {first.way.label.lower()} scaling at a batch of "
+        f"{batches[0]}. The number of epochs is the same for all, so a larger batch makes fewer "
+        "updates. Linear and square root say how the learning rate grows with the batch."
+    ]
+    drawn = {
+        "large_batch": (
+            "Test accuracy by global batch.",
+            figures.lines(curves, "global batch", "test accuracy, %", logarithmic="x"),
+        )
+    }
+    head = ["rule", *(f"{batch:,}" for batch in batches), "as good up to"]
+    return Section("Large batches", text, [Table(head, rows)], drawn)
 
 
 def _cells(outcomes: Sequence[Outcome]) -> Section:
