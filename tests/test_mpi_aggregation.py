@@ -63,22 +63,15 @@ def test_split_model_is_one_rank(small_data: Path, tmp_path: Path, size: int) ->
         assert float(ours[column]) == pytest.approx(float(theirs[column]), abs=1e-12)
 
 
-def test_split_model_resumed_as_if_never_stopped(small_data: Path, tmp_path: Path) -> None:
-    flags = ("--aggregation", "model-parallel")
-    whole = train(small_data, tmp_path / "whole", 2, "--epochs", "3", *flags)
-    parts = train(small_data, tmp_path / "parts", 2, "--epochs", "1", *flags)
+@pytest.mark.parametrize(("aggregation", "size"), [("model-parallel", 2), ("gossip", 3)])
+def test_resumed_as_if_never_stopped(
+    small_data: Path, tmp_path: Path, aggregation: str, size: int
+) -> None:
+    flags = ("--aggregation", aggregation)
+    whole = train(small_data, tmp_path / "whole", size, "--epochs", "3", *flags)
+    parts = train(small_data, tmp_path / "parts", size, "--epochs", "1", *flags)
     resume = ["-m", "tal1_hvd.train", "--out", parts.path, "--resume", "--epochs", "3"]
-    job = run([*mpirun(2), *resume])
-    assert job.returncode == 0, job.stderr
-    assert state(parts) == state(whole)
-
-
-def test_gossip_resumed_as_if_never_stopped(small_data: Path, tmp_path: Path) -> None:
-    flags = ("--aggregation", "gossip")
-    whole = train(small_data, tmp_path / "whole", 3, "--epochs", "3", *flags)
-    parts = train(small_data, tmp_path / "parts", 3, "--epochs", "1", *flags)
-    resume = ["-m", "tal1_hvd.train", "--out", parts.path, "--resume", "--epochs", "3"]
-    job = run([*mpirun(3), *resume])
+    job = run([*mpirun(size), *resume])
     assert job.returncode == 0, job.stderr
     assert state(parts) == state(whole)
 

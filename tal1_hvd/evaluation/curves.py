@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tal1_hvd.evaluation.metrics import CALIBRATION_BINS, RankedCounts, rank
+from tal1_hvd.evaluation.metrics import CALIBRATION_BINS, RankedCounts, rank, score_bins
 from tal1_hvd.evaluation.summary import RESAMPLES, draw_resamples
 
 _POINTS = 201
@@ -123,7 +123,7 @@ def calibration_curve(
     """
     from scipy.stats import binomtest
 
-    members = np.minimum((scores * bins).astype(int), bins - 1)
+    members = score_bins(scores, bins)
     count = np.bincount(members, minlength=bins)
     filled = count > 0
     count = count[filled]

@@ -102,6 +102,11 @@ def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return -np.where(labels == 1, np.log(p), np.log1p(-p))
 
 
+def score_bins(scores: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
+    """Return the bin of equal width between 0 and 1 in which each score lies, shape (n,)."""
+    return np.minimum((scores * bins).astype(int), bins - 1)
+
+
 def expected_calibration_error(
     labels: np.ndarray, scores: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> float:
@@ -118,8 +123,7 @@ def expected_calibration_error(
     -------
     float
     """
-    members = np.minimum((scores * bins).astype(int), bins - 1)
-    gaps = np.bincount(members, weights=scores - labels, minlength=bins)
+    gaps = np.bincount(score_bins(scores, bins), weights=scores - labels, minlength=bins)
     return float(np.abs(gaps).sum() / len(scores))
 
 
