@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from tal1_hvd.cli import compare
 from tal1_hvd.comparison import results, run
 from tal1_hvd.comparison.matrix import Cell, Way, make_matrix
 from tal1_hvd.comparison.results import COLUMNS, Outcome, find, read_outcomes, write_csv
@@ -15,6 +16,7 @@ from tal1_hvd.comparison.run import Folder, Plan, train_all
 from tal1_hvd.published import TARGET_ACCURACY
 from tal1_hvd.report.comparison_page import comparison_page, reason
 from tal1_hvd.report.page import write_page
+from tests.commands import call
 from tests.helpers import refused
 
 PLAN = Plan(data="here", seeds=2, epochs=2, ranks=(2, 4))
@@ -135,6 +137,17 @@ class TestTraining:
         assert [flags[-2] for flags in trainings] == [f"--out={folder.path}/runs/gossip-2-seed1"]
         assert sum("done before" in text for text in told) == 25
         assert not any("one step" in text for text in told)
+
+
+def test_interrupted(small_data, tmp_path, monkeypatch, capsys):
+    def interrupt(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "find_launcher", lambda count: [])
+    monkeypatch.setattr(compare, "train_all", interrupt)
+    flags = ("--quick", "--epochs", 1, "--data", small_data, "--out", tmp_path / "new")
+    assert call("compare", *flags) == 130
+    assert capsys.readouterr().err.endswith("interrupted; go on with: the same command\n")
 
 
 class TestTrainingThatFails:

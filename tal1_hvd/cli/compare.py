@@ -78,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
     find_launcher(plan.ranks[0])
     require_trainable(plan)
     folder = Folder.open(Path(args.out), plan)
-    train_all(plan, folder, say)
+    try:
+        train_all(plan, folder, say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command") from None
     outcomes = read_outcomes(plan, folder)
     write_csv(outcomes, folder.path / "compare.csv")
     page = comparison_page(plan, outcomes, read_steps(plan.matrix.strategies, folder))
