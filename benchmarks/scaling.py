@@ -50,7 +50,7 @@ STEPS = {
     "batch 64, 4 passes a step": Step(accumulation=4),
     "batch 64, float16 on the way": Step(width=2),
 }
-MESSAGES = (8, 4 * PARAMETERS, 1_000_000)
+MESSAGES = (8, 1_000_000)
 EXCHANGES = 2_000
 
 
@@ -96,7 +96,7 @@ def main() -> None:
         network.name: (RANKS, [100 * efficiency(constants, Step(), n, network) for n in RANKS])
         for network in NETWORKS
     }
-    drawn = figures.lines(curves, "ranks", "efficiency, %", logarithmic="x")
+    drawn = figures.lines(curves, "ranks", "efficiency, %", logarithmic=True)
     drawn.savefig(DOCS / "scaling.svg", metadata={"Date": None})
 
 
@@ -119,8 +119,8 @@ def measure_messages() -> Network:
         out = Path(folder) / "times.npy"
         command = [*find_launcher(2), sys.executable, __file__, "--exchange", str(out)]
         subprocess.run(command, check=True)
-        small, _, large = np.load(out)
-    bandwidth = (MESSAGES[2] - MESSAGES[0]) / (large - small)
+        small, large = np.load(out)
+    bandwidth = (MESSAGES[1] - MESSAGES[0]) / (large - small)
     return Network("between processes of this machine", float(small), float(bandwidth))
 
 

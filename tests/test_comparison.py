@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tal1_hvd.cli import compare
-from tal1_hvd.comparison import results, run
+from tal1_hvd.comparison import run
 from tal1_hvd.comparison.matrix import Cell, Way, make_matrix
-from tal1_hvd.comparison.results import COLUMNS, Outcome, find, read_outcomes, write_csv
+from tal1_hvd.comparison.results import COLUMNS, Outcome, find, read_outcomes, shares, write_csv
 from tal1_hvd.comparison.run import Folder, Plan, train_all
 from tal1_hvd.published import TARGET_ACCURACY
 from tal1_hvd.report.comparison_page import comparison_page, reason
@@ -19,11 +19,18 @@ from tal1_hvd.report.page import write_page
 from tests.commands import call
 from tests.helpers import refused
 
-PLAN = Plan(data="here", seeds=2, epochs=2, ranks=(2, 4))
+
+def make_plan(**changes):
+    machine = {"processor": "Abacus 1000", "cores": 2}
+    what = {"data": "here", "fingerprint": "f", "seeds": 2, "epochs": 2, "ranks": (2, 4)}
+    return Plan(**{**machine, **what, **changes})
+
+
+PLAN = make_plan()
 HISTORY = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
 
 
-def outcome(way, seed=0, seconds=(1.0, 2.0), accuracies=(0.9, 0.97), oversubscribed=False):
+def outcome(way, seed=0, seconds=(1.0, 2.0), accuracies=(0.9, 0.97), published=True, more=False):
     history = {name: np.array([0.6, 0.5]) for name in HISTORY}
     history |= {
         "seconds": np.array(seconds),
@@ -41,7 +48,7 @@ def outcome(way, seed=0, seconds=(1.0, 2.0), accuracies=(0.9, 0.97), oversubscri
         "global_batch_size": way.global_batch,
         "bytes_per_step": 100,
     }
-    return Outcome(Cell(way, seed), metrics, history, oversubscribed)
+    return Outcome(Cell(way, seed), metrics, history, published, more)
 
 
 def step(**changes):
@@ -53,8 +60,9 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"seeds": 0}, "--seeds: must be at least 1, got 0"),
-            ({"epochs": -1}, "--epochs: must be at least 1, got -1"),
+            ({"seeds": 0}, "--seeds: must lie between 1 and 1,000, got 0"),
+            ({"epochs": -1}, "--epochs: must lie between 1 and 1,000,000, got -1"),
+            ({"seeds": 10**10}, "--seeds: must lie between"),
             ({"ranks": ()}, "--ranks: expected numbers of at least 2, each larger than the one"),
             ({"ranks": (1, 2)}, "got 1 2"),
             ({"ranks": (4, 2)}, "got 4 2"),
@@ -63,7 +71,7 @@ class TestPlan:
     )
     def test_refused(self, changes, words):
         with refused(words):
-            Plan(**{"data": None, "seeds": 1, "epochs": 1, "ranks": (2,), **changes})
+            make_plan(**changes)
 
 
 class TestFolder:
@@ -75,9 +83,16 @@ class TestFolder:
 
     def test_holds_another(self, tmp_path):
         Folder.open(tmp_path / "new", PLAN)
-        other = Plan(None, 1, 1, (2,))
-        with refused("holds another comparison", '"epochs": 2', "another --out"):
-            Folder.open(tmp_path / "new", other)
+        for other in ({"epochs": 3}, {"fingerprint": "g"}, {"cores": 3}):
+            with refused("holds another comparison", '"epochs": 2', "another --out"):
+                Folder.open(tmp_path / "new", make_plan(**other))
+
+    def test_is_taken_by_one(self, tmp_path):
+        folder = Folder.open(tmp_path / "new", PLAN)
+        with folder.lock(), refused("another process is comparing into it"):
+            Folder.open(tmp_path / "new", PLAN).lock()
+        with folder.lock():
+            pass
 
     def test_holds_something_else(self, tmp_path):
         (tmp_path / "file").touch()
@@ -179,9 +194,9 @@ class TestOutcome:
 
     def test_validation_where_there_is_no_test_split(self):
         found = outcome(self.WAY)
-        assert found.score is found.metrics["test"]
+        assert (found.split, found.score) == ("test", found.metrics["test"])
         found.metrics["test"] = None
-        assert found.score is found.metrics["validation"]
+        assert (found.split, found.score) == ("validation", found.metrics["validation"])
 
 
 def test_csv(tmp_path):
@@ -199,19 +214,21 @@ def test_csv(tmp_path):
     assert (server["world_size"], server["oversubscribed"]) == ("2", "false")
 
 
-def test_outcomes_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "usable_cores", lambda: 2)
+def test_outcomes_are_read(tmp_path):
     folder = Folder.open(tmp_path / "new", PLAN)
     for cell in PLAN.matrix.cells(2):
         made = folder.run(cell).path
         made.mkdir()
         (made / "metrics.json").write_text(json.dumps(outcome(cell.way).metrics))
+        dataset = {"path": "p", "fingerprint": "f", "parameters": {}}
+        (made / "manifest.json").write_text(json.dumps({"dataset": dataset}))
         (made / "history.csv").write_text("seconds,validation_accuracy\n1,0.5\n2,\n")
     found = read_outcomes(PLAN, folder)
     assert [o.cell for o in found] == PLAN.matrix.cells(2)
     assert {o.cell.way.ranks for o in found if o.oversubscribed} == {4}
     assert found[0].history["seconds"].tolist() == [1, 2]
     assert np.isnan(found[0].history["validation_accuracy"][1])
+    assert not any(o.published_data for o in found)
 
 
 def test_findings():
@@ -222,6 +239,8 @@ def test_findings():
     assert (finding.seconds, finding.rate) == (7, 400)
     assert finding.seconds_to_target is None
     assert finding.title == "way, 2 ranks"
+    outcomes[1].score["auroc"] = None
+    assert finding.mean("auroc") is None
 
 
 def test_reason():
@@ -236,39 +255,57 @@ def test_reason():
         "the ranks."
     )
     assert reason(find(outcomes, ways[2:]), steps) == "Fastest: one, 1 rank, 8.00 s."
+    steps["slow-2"] = step(all_reduce=40)
+    assert reason(find(outcomes, ways), steps).endswith(
+        "Steps do not explain it: taken apart alone, one took 500 µs against 490."
+    )
+
+
+def test_shares():
+    """Parts measured apart can add up to more than the step."""
+    assert shares(step(step=1)) == pytest.approx(
+        {"first_layer": 0.6, "other_compute": 0.2, "all_reduce": 0.1, "input": 0.1}
+    )
 
 
 def test_page_of_large_batches(tmp_path):
-    plan = Plan(None, 1, 2, (2,), large_batch=True)
-    accuracies = {64: 0.97, 256: 0.966, 1024: 0.966, 4096: 0.9}
+    plan = make_plan(seeds=1, ranks=(2,), large_batch=True)
+    accuracies = {64: 0.97, 256: 0.966, 1024: 0.9, 4096: 0.97}
     outcomes = [
         outcome(cell.way, accuracies=(0.5, accuracies.get(cell.way.global_batch, 0.9)))
         for cell in plan.matrix.cells(1)
+        # A training whose loss was not finite.
+        if cell.way.name != "lars-square-root-1-batch256"
     ]
     page = comparison_page(plan, outcomes, {way.name: step() for way in plan.matrix.strategies})
     (section,) = (section for section in page.sections if section.title == "Large batches")
     (table,) = section.tables
     assert list(table.head) == ["rule", "64", "256", "1,024", "4,096", "as good up to"]
-    assert list(table.rows[0]) == ["Adam, linear", "0.9700", "0.9660", "0.9660", "0.9000", "1,024"]
+    assert list(table.rows[0]) == ["Adam, linear", "0.9700", "0.9660", "0.9000", "0.9700", "256"]
+    assert list(table.rows[4])[1:] == ["0.9700", "-", "0.9000", "0.9700", "64"]
     write_page(page, tmp_path / "report.html", tmp_path / "figures")
     assert (tmp_path / "figures" / "large_batch.svg").exists()
 
 
-def test_page(tmp_path):
+@pytest.mark.parametrize("published", [True, False])
+def test_page(tmp_path, published):
     matrix = PLAN.matrix
     outcomes = [
-        outcome(cell.way, cell.seed, oversubscribed=cell.way.ranks == 4) for cell in matrix.cells(2)
+        outcome(cell.way, cell.seed, published=published, more=cell.way.ranks == 4)
+        for cell in matrix.cells(2)
     ]
     page = comparison_page(PLAN, outcomes, {way.name: step() for way in matrix.strategies})
     write_page(page, tmp_path / "report.html", tmp_path / "figures")
     text = (tmp_path / "report.html").read_text()
     for words in (
-        "published, TPU",
         "Horovod, 4 ranks (oversubscribed)",
         "say nothing about scaling",
-        "The published times are of 50 epochs, these of 2.",
+        "Abacus 1000, 2 cores",
+        "Scores of the test split",
     ):
         assert words in text
+    for words in ("published, TPU", "The published times are of 50 epochs, these of 2."):
+        assert (words in text) == published
     weak, strong = page.sections[2].tables
     # Twice the rate on two ranks; more ranks than cores have no efficiency.
     assert [list(row[3:]) for row in weak.rows] == [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tal1_hvd.published import is_published_experiment
 from tal1_hvd.report.run_page import read_run, run_page
 from tests.commands import call
 from tests.helpers import make_data, names
@@ -62,13 +63,12 @@ def test_curves_are_the_runs(run):
     assert f"epoch {run.read_metrics()['best_epoch']}, kept" in drawn
 
 
-def test_published_columns_stand_beside_the_same_experiment_only(run, monkeypatch):
+def test_published_columns_stand_beside_the_same_experiment_only(run):
     found = read_run(run)
-    assert not is_published_experiment(found.metrics, found.manifest)
+    assert not found.published
     head = run_page(found).sections[0].tables[0].head
     assert not any("published" in cell for cell in head)
-    monkeypatch.setattr("tal1_hvd.report.run_page.is_published_experiment", lambda *given: True)
-    table = run_page(found).sections[0].tables[0]
+    table = run_page(replace(found, published=True)).sections[0].tables[0]
     assert table.head[3] == "published, 1 GPU"
     assert ["0.9382", "0.9454", "0.9592", "0.9532"] in [list(row[3:]) for row in table.rows]
 
@@ -107,7 +107,24 @@ def test_no_run(tmp_path, capsys):
     assert "no such run folder" in refused(tmp_path / "nowhere", capsys)
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "manifest.json", "history.csv", "config.yaml"])
+def test_figures_cannot_be_written(run, capsys):
+    (run.path / "figures").touch()
+    assert "figures: cannot be written" in refused(run.path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("history.csv", "1 rows, the run's metrics are of 4"), ("predictions.tsv", "1 rows")],
+)
+def test_table_cut_short(run, capsys, file, words):
+    lines = (run.path / file).read_text().splitlines(keepends=True)
+    (run.path / file).write_text("".join(lines[:2]))
+    assert words in refused(run.path, capsys)
+
+
+@pytest.mark.parametrize(
+    "file", ["metrics.json", "manifest.json", "history.csv", "config.yaml", "predictions.tsv"]
+)
 @pytest.mark.parametrize("content", ["", "{}", "a,b\n1,2\n", '{"test": 3, "dataset": []}'])
 def test_damaged_run(run, capsys, file, content):
     (run.path / file).write_text(content)

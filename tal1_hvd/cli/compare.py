@@ -15,7 +15,10 @@ from tal1_hvd.cli.arguments import Parser
 from tal1_hvd.cli.errors import say
 from tal1_hvd.comparison.results import read_outcomes, read_steps, write_csv
 from tal1_hvd.comparison.run import Folder, Plan, require_trainable, train_all
+from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.launch import find_launcher
+from tal1_hvd.errors import InputError
+from tal1_hvd.machine import processor_name, usable_cores
 from tal1_hvd.published import EPOCHS
 from tal1_hvd.report.comparison_page import comparison_page
 from tal1_hvd.report.page import write_page
@@ -73,18 +76,36 @@ def run(args: argparse.Namespace) -> int:
         for key, value in defaults.items()
     }
     data = None if args.data is None else str(Path(args.data).absolute())
-    ranks = tuple(chosen["ranks"])
-    plan = Plan(data, chosen["seeds"], chosen["epochs"], ranks, args.large_batch)
-    find_launcher(plan.ranks[0])
+    plan = Plan(
+        data=data,
+        fingerprint=None if data is None else open_dataset(args.data).fingerprint,
+        processor=processor_name(),
+        cores=usable_cores(),
+        seeds=chosen["seeds"],
+        epochs=chosen["epochs"],
+        ranks=tuple(chosen["ranks"]),
+        large_batch=args.large_batch,
+    )
     require_trainable(plan)
+    find_launcher(plan.ranks[0])
     folder = Folder.open(Path(args.out), plan)
-    try:
-        train_all(plan, folder, say)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command") from None
+    with folder.lock():
+        try:
+            train_all(plan, folder, say)
+            page = folder.path / "report.html"
+            _write(plan, folder, page)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command") from None
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{folder.path}: its files were changed, or are of another version: {error!r}"
+            ) from None
+    print(page)
+    return 0
+
+
+def _write(plan: Plan, folder: Folder, page: Path) -> None:
     outcomes = read_outcomes(plan, folder)
     write_csv(outcomes, folder.path / "compare.csv")
-    page = comparison_page(plan, outcomes, read_steps(plan.matrix.strategies, folder))
-    write_page(page, folder.path / "report.html", folder.path / "figures")
-    print(folder.path / "report.html")
-    return 0
+    steps = read_steps(plan.matrix.strategies, folder)
+    write_page(comparison_page(plan, outcomes, steps), page, folder.path / "figures")

@@ -10,36 +10,36 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tal1_hvd.published import PUBLISHED, TARGET_ACCURACY, is_published_experiment
+from tal1_hvd.published import PUBLISHED, TARGET_ACCURACY
 from tal1_hvd.report.words import METRIC_NAMES, interval, number, percent, tenths, whole
 
 _WITH_INTERVAL = ("accuracy", "auroc", "auprc")
 
 
-def show_metrics(metrics: dict[str, Any], manifest: dict[str, Any]) -> None:
+def show_metrics(metrics: dict[str, Any], published: bool) -> None:
     """Print a run's test metrics, beside the published ones where it is the same experiment.
 
     Parameters
     ----------
     metrics : dict
         What `metrics.json` holds.
-    manifest : dict
-        What `manifest.json` holds.
+    published : bool
+        Show the published ones.
     """
     test = metrics["test"]
-    published = PUBLISHED if is_published_experiment(metrics, manifest) else ()
+    theirs = PUBLISHED if published else ()
     table = _table("")
     ranks = metrics["world_size"]
     table.add_column(f"this run\n{ranks} rank{'s' if ranks > 1 else ''}", justify="right")
-    for column in published:
+    for column in theirs:
         table.add_column(f"published\n{column.name}", justify="right")
     if test is not None:
         for key in ("accuracy", "loss", "auroc", "auprc"):
             row = [number(test[key])]
             table.add_row(
-                f"test {METRIC_NAMES[key]}", *row, *(number(getattr(p, key)) for p in published)
+                f"test {METRIC_NAMES[key]}", *row, *(number(getattr(p, key)) for p in theirs)
             )
-    seconds = [f"{p.train_seconds:.2f} s" for p in published]
+    seconds = [f"{p.train_seconds:.2f} s" for p in theirs]
     table.add_row("training time", f"{metrics['train_seconds']:.2f} s", *seconds)
     _print(table)
     if test is not None:

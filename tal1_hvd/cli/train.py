@@ -26,7 +26,7 @@ from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.begin import Request
-from tal1_hvd.training.manifest import read_manifest
+from tal1_hvd.training.manifest import is_published_experiment, read_manifest
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import run_session
 from tal1_hvd.training.settings import (
@@ -38,6 +38,7 @@ from tal1_hvd.training.settings import (
     SHUFFLES,
     STRATEGIES,
     TrainSettings,
+    read_settings,
 )
 
 _NOT_SETTINGS = ("config", "out", "resume", "ranks")
@@ -228,5 +229,7 @@ def _train(request: Request, size: int) -> int:
 
 def _show(folder: Path) -> None:
     run = RunFolder(folder)
-    show_metrics(run.read_metrics(), read_manifest(run.manifest))
+    metrics, (settings, _) = run.read_metrics(), read_settings(run.config)
+    published = is_published_experiment(settings, metrics, read_manifest(run.manifest))
+    show_metrics(metrics, published)
     print(f"run folder: {folder}")

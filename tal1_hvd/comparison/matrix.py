@@ -127,14 +127,15 @@ _AGGREGATIONS = {
 
 
 _BATCHES = (64, 256, 1024, 4096)
-# LAMB and LARS with the rates of the highest validation accuracy at a batch of 64 among powers of 2
-# from 2^-10 to 2^-3; Adam with the published one.
+# Of the highest validation accuracy at a batch of 64 on the default dataset, seed 0, among powers
+# of 2 from 2^-10 to 2^-3; Adam's is the published one.
+LAMB_RATE, LARS_RATE = 2**-7, 2**-8
 _RULES = {
     "Adam, linear": {},
     "Adam, linear, no warm-up": {"warmup_examples": 0},
     "Adam, square root": {"rate_scaling": "sqrt"},
-    "LAMB, square root": {"optimizer": "lamb", "rate_scaling": "sqrt", "learning_rate": 2**-7},
-    "LARS, linear": {"optimizer": "lars", "learning_rate": 2**-7},
+    "LAMB, square root": {"optimizer": "lamb", "rate_scaling": "sqrt", "learning_rate": LAMB_RATE},
+    "LARS, square root": {"optimizer": "lars", "rate_scaling": "sqrt", "learning_rate": LARS_RATE},
 }
 
 

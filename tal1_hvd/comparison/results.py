@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tal1_hvd.benchmark.breakdown import PARTS
 from tal1_hvd.comparison.matrix import Cell, Way
 from tal1_hvd.comparison.run import Folder, Plan
-from tal1_hvd.data.files import atomic_file
-from tal1_hvd.machine import usable_cores
-from tal1_hvd.published import TARGET_ACCURACY
+from tal1_hvd.data.files import atomic_file, exists
+from tal1_hvd.published import TARGET_ACCURACY, is_published_data
+from tal1_hvd.training.manifest import read_manifest
 from tal1_hvd.training.run_folder import read_columns
 
 COLUMNS = (
@@ -43,6 +44,8 @@ class Outcome:
         Of ``metrics.json``.
     history : dict
         By column of ``history.csv``, an array of a value an epoch.
+    published_data : bool
+        It was trained on the data of the publication.
     oversubscribed : bool
         More ranks than the machine had cores.
     """
@@ -50,12 +53,18 @@ class Outcome:
     cell: Cell
     metrics: dict[str, Any]
     history: dict[str, np.ndarray]
+    published_data: bool
     oversubscribed: bool
 
     @property
+    def split(self) -> str:
+        """The split that is scored: test, or validation where there is no test split."""
+        return "validation" if self.metrics["test"] is None else "test"
+
+    @property
     def score(self) -> dict[str, Any]:
-        """Of the test split, or of the validation split where there is none."""
-        return self.metrics["test"] or self.metrics["validation"]
+        """Of that split."""
+        return self.metrics[self.split]
 
     @property
     def elapsed(self) -> np.ndarray:
@@ -80,19 +89,27 @@ class Outcome:
             "accuracy": self.score["accuracy"],
             "auroc": self.score["auroc"],
             "train_seconds": self.metrics["train_seconds"],
-            "bytes_per_step": self.metrics["bytes_per_step"],
+            "bytes_per_step": round(self.metrics["bytes_per_step"]),
             "oversubscribed": str(self.oversubscribed).lower(),
         }
 
 
 def read_outcomes(plan: Plan, folder: Folder) -> list[Outcome]:
-    """Read all cells of a comparison, which are all trained."""
-    cores = usable_cores()
+    """Read all cells of a comparison that have results.
+
+    Raises
+    ------
+    InputError
+        A run folder is damaged.
+    """
     outcomes = []
     for cell in plan.matrix.cells(plan.seeds):
         run = folder.run(cell)
-        history = read_columns(run.history)
-        outcomes.append(Outcome(cell, run.read_metrics(), history, cell.way.ranks > cores))
+        if exists(run.metrics) or cell.way not in plan.matrix.large_batch:
+            metrics, history = run.read_metrics(), read_columns(run.history)
+            published = is_published_data(read_manifest(run.manifest))
+            more = cell.way.ranks > plan.cores
+            outcomes.append(Outcome(cell, metrics, history, published, more))
     return outcomes
 
 
@@ -128,9 +145,10 @@ class Finding:
     way: Way
     outcomes: list[Outcome]
 
-    def mean(self, key: str) -> float:
-        """Return the mean score: accuracy, loss, auroc or auprc."""
-        return float(np.mean([outcome.score[key] for outcome in self.outcomes]))
+    def mean(self, key: str) -> float | None:
+        """Return the mean score: accuracy, loss, auroc or auprc; None where one is missing."""
+        scores = [outcome.score[key] for outcome in self.outcomes]
+        return None if None in scores else float(np.mean(scores))
 
     @property
     def seconds(self) -> float:
@@ -173,6 +191,12 @@ def find(outcomes: Sequence[Outcome], ways: Sequence[Way]) -> list[Finding]:
     ]
 
 
-def communication(step: dict[str, float]) -> float:
+def communication(step: Mapping[str, float]) -> float:
     """Return the share of a step that ranks spend on each other, waiting included."""
-    return step["all_reduce"] / step["step"]
+    return shares(step)["all_reduce"]
+
+
+def shares(step: Mapping[str, float]) -> dict[str, float]:
+    """Return each part's share of all parts: measured apart, they can add up to another step."""
+    whole = sum(step[part] for part in PARTS)
+    return {part: step[part] / whole for part in PARTS}

@@ -6,13 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from tal1_hvd.benchmark.breakdown import break_down
 from tal1_hvd.comparison.matrix import Cell, Matrix, Way, make_matrix
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.files import atomic_file, atomic_folder, exists
+from tal1_hvd.distributed.launch import end_with_parent
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
@@ -20,6 +24,7 @@ from tal1_hvd.training.plan import plan_batches
 from tal1_hvd.training.run_folder import RunFolder
 
 _LOG_LINES = 3
+_MOST = {"--seeds": 1_000, "--epochs": 1_000_000}
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Plan:
     ----------
     data : str, optional
         Dataset folder; a simulated one for each seed, if left out.
+    fingerprint : str, optional
+        Of that dataset.
+    processor : str
+    cores : int
+        Of the machine that trains.
     seeds : int
     epochs : int
     ranks : tuple of int
@@ -39,6 +49,9 @@ class Plan:
     """
 
     data: str | None
+    fingerprint: str | None
+    processor: str
+    cores: int
     seeds: int
     epochs: int
     ranks: tuple[int, ...]
@@ -46,8 +59,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         for option, value in (("--seeds", self.seeds), ("--epochs", self.epochs)):
-            if value < 1:
-                raise InputError(f"{option}: must be at least 1, got {value}")
+            if not 1 <= value <= _MOST[option]:
+                raise InputError(f"{option}: must lie between 1 and {_MOST[option]:,}, got {value}")
         if not self.ranks or min(self.ranks) < 2 or sorted(set(self.ranks)) != list(self.ranks):
             shown = " ".join(map(str, self.ranks))
             raise InputError(
@@ -71,6 +84,21 @@ class Folder:
     """
 
     path: Path
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Take the folder for this process alone, until the block or the process ends.
+
+        Raises
+        ------
+        InputError
+            Another process trains into it.
+        """
+        try:
+            return FileLock(self.path / ".lock", timeout=0).acquire()
+        except Timeout:
+            raise InputError(f"{self.path}: another process is comparing into it") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def run(self, cell: Cell) -> RunFolder:
         """Return a cell's run folder."""
@@ -109,17 +137,21 @@ class Folder:
 
 
 def require_trainable(plan: Plan) -> None:
-    """Raise InputError if the data is missing, or some way cannot train on it."""
-    if plan.data is None:
-        return
-    dataset = open_dataset(plan.data)
+    """Raise InputError if some way cannot train on the data."""
+    data = data_of(plan, 0)
+    dataset = open_dataset(data, verify=False)
     for cell in plan.matrix.cells(seeds=1):
-        settings = cell.way.settings(plan.data, cell.seed, plan.epochs)
-        plan_batches(settings, dataset, 0, cell.way.ranks)
+        try:
+            settings = cell.way.settings(data, cell.seed, plan.epochs)
+            plan_batches(settings, dataset, 0, cell.way.ranks)
+        except InputError as error:
+            raise InputError(f"{cell.way.title}: {error}") from None
 
 
 def train_all(plan: Plan, folder: Folder, tell: Callable[[str], None]) -> None:
     """Train every cell that is not finished, and take every way's step apart.
+
+    Of large batches, those whose loss is not finite are left without results.
 
     Parameters
     ----------
@@ -139,8 +171,14 @@ def train_all(plan: Plan, folder: Folder, tell: Callable[[str], None]) -> None:
     for number, cell in enumerate(cells, 1):
         run = folder.run(cell)
         done = exists(run.metrics)
-        if not done:
-            _train(_flags(plan, cell, run), folder.path / "logs" / f"{cell.name}.log", cell)
+        try:
+            if not done:
+                _train(_flags(plan, cell, run), folder.path / "logs" / f"{cell.name}.log", cell)
+        except InputError as error:
+            if cell.way not in plan.matrix.large_batch:
+                raise
+            tell(f"{number}/{len(cells)}  {error}")
+            continue
         metrics = run.read_metrics()
         accuracy = "no test split" if metrics["test"] is None else metrics["test"]["accuracy"]
         tell(
@@ -173,10 +211,16 @@ def _flags(plan: Plan, cell: Cell, run: RunFolder) -> list[str]:
 
 
 def _train(flags: Sequence[str], log: Path, cell: Cell) -> None:
+    log.parent.mkdir(exist_ok=True)
     with log.open("w") as handle:
         command = [sys.executable, "-m", "tal1_hvd", "train", *flags]
         code = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent(),
+            check=False,
         ).returncode
     if code == 0:
         return

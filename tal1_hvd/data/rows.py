@@ -11,8 +11,8 @@ import numpy as np
 from tal1_hvd.data.encoding import UNKNOWN
 from tal1_hvd.errors import InputError
 
-# Rows that are read and packed together when the first of them is asked for.
-_BLOCK = 1024
+# Of rows that are read and packed together when the first of them is asked for.
+_BLOCK_BYTES = 1_500_000
 # The four bases of a byte, the first in its lowest bits, as one number of four bytes.
 _BASES = (np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3).astype(np.uint8)
 _UNPACKED = np.ascontiguousarray(_BASES).view(np.uint32).ravel()
@@ -50,7 +50,8 @@ class StoredRows:
         # Memory is taken when it is written to.
         self._packed = np.empty((min(len(self), resident_bytes // width), width), dtype=np.uint8)
         self._is_packed = np.zeros(len(self), dtype=bool)
-        self._seen = np.zeros(-(-len(self._packed) // _BLOCK), dtype=bool)
+        self._block = max(1, _BLOCK_BYTES // self.shape[1])
+        self._seen = np.zeros(-(-len(self._packed) // self._block), dtype=bool)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -83,7 +84,10 @@ class StoredRows:
             raise IndexError(f"rows are numbers, got {flat.dtype}")
         if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"rows {flat.min()} to {flat.max()} of {len(self)}")
-        blocks = np.unique(flat[flat < len(self._packed)] // _BLOCK)
+        if not flat.size:
+            # An empty list has no numbers to be of a kind.
+            flat = flat.astype(np.int64)
+        blocks = np.unique(flat[flat < len(self._packed)] // self._block)
         for block in blocks[~self._seen[blocks]]:
             self._pack(block)
         packed = self._is_packed[flat]
@@ -94,8 +98,8 @@ class StoredRows:
 
     def _pack(self, block: int) -> None:
         """Take a block of rows into memory."""
-        start = block * _BLOCK
-        rows = np.arange(start, min(start + _BLOCK, len(self._packed)))
+        start = block * self._block
+        rows = np.arange(start, min(start + self._block, len(self._packed)))
         codes = np.empty((len(rows), self.shape[1]), dtype=np.uint8)
         for number, chosen in self._by_file(rows):
             self._files[number].read_range(rows[chosen] - self._starts[number], codes, chosen)

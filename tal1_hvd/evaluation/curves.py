@@ -107,15 +107,12 @@ class Calibration:
     count: np.ndarray
 
 
-def calibration_curve(
-    labels: np.ndarray, scores: np.ndarray, bins: int = CALIBRATION_BINS
-) -> Calibration:
-    """Return the share of positives in bins of equal width of the score.
+def calibration_curve(labels: np.ndarray, scores: np.ndarray) -> Calibration:
+    """Return the share of positives in ten bins of equal width of the score.
 
     Parameters
     ----------
     labels, scores : np.ndarray, shape=(n,)
-    bins : int
 
     Returns
     -------
@@ -123,7 +120,7 @@ def calibration_curve(
     """
     from scipy.stats import binomtest
 
-    members = score_bins(scores, bins)
+    members, bins = score_bins(scores), CALIBRATION_BINS
     count = np.bincount(members, minlength=bins)
     filled = count > 0
     count = count[filled]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tal1_hvd.benchmark.breakdown import PARTS
-from tal1_hvd.comparison.matrix import Matrix
-from tal1_hvd.comparison.results import Finding, Outcome, communication, find
+from tal1_hvd.comparison.matrix import LAMB_RATE, LARS_RATE, Matrix
+from tal1_hvd.comparison.results import Finding, Outcome, communication, find, shares
 from tal1_hvd.comparison.run import Plan
-from tal1_hvd.machine import processor_name, usable_cores
 from tal1_hvd.published import EPOCHS, PUBLISHED, TARGET_ACCURACY
 from tal1_hvd.report import figures
 from tal1_hvd.report.page import Page, Section, Table
@@ -44,6 +44,7 @@ def comparison_page(plan: Plan, outcomes: Sequence[Outcome], steps: Steps) -> Pa
     """
     matrix = plan.matrix
     findings = find(outcomes, matrix.strategies)
+    large = find(outcomes, matrix.large_batch)
     fastest = min(findings, key=lambda finding: finding.seconds)
     best = max(findings, key=lambda finding: finding.mean("accuracy"))
     highlights = {
@@ -58,13 +59,12 @@ def comparison_page(plan: Plan, outcomes: Sequence[Outcome], steps: Steps) -> Pa
         _learning(findings),
         _scaling(matrix, outcomes),
         _communication(findings, steps),
-        *([_large_batch(find(outcomes, matrix.large_batch))] if matrix.large_batch else []),
+        *([_large_batch(large, plan.seeds)] if large else []),
         _cells(outcomes),
     ]
-    cores = usable_cores()
     subtitle = (
-        f"{plan.epochs} epochs on {'one dataset' if plan.data else 'a simulated dataset a seed'}; "
-        f"{processor_name()}, {cores} core{'s' if cores > 1 else ''}"
+        f"{plan.epochs} epochs on {plan.data or 'a simulated dataset a seed'}; "
+        f"{plan.processor}, {plan.cores} core{'s' if plan.cores > 1 else ''}"
     )
     return Page("Ways to distribute training, compared", subtitle, highlights, sections)
 
@@ -88,10 +88,15 @@ def reason(findings: Sequence[Finding], steps: Steps) -> str:
     mine, theirs = steps[first.way.name], steps[second.way.name]
     saved = {part: theirs[part] - mine[part] for part in PARTS}
     part = max(saved, key=lambda name: saved[name])
+    said += f" The next on as many ranks, {second.title}, took {second.seconds:.2f} s."
+    if mine["step"] >= theirs["step"]:
+        return (
+            f"{said} Steps do not explain it: taken apart alone, one took {mine['step']:.0f} µs "
+            f"against {theirs['step']:.0f}."
+        )
     return (
-        f"{said} The next on as many ranks, {second.title}, took {second.seconds:.2f} s. A step "
-        f"took {mine['step']:.0f} µs against {theirs['step']:.0f}; the largest part of the "
-        f"difference, {saved[part]:.0f} µs, is {_PART_NAMES[part]}."
+        f"{said} A step took {mine['step']:.0f} µs against {theirs['step']:.0f}; the largest part "
+        f"of the difference, {saved[part]:.0f} µs, is {_PART_NAMES[part]}."
     )
 
 
@@ -110,6 +115,7 @@ def _times_and_scores(
         ]
         for finding in findings
     ]
+    same_data = all(o.published_data for finding in findings for o in finding.outcomes)
     theirs = [
         [
             f"published, {p.name}",
@@ -118,16 +124,16 @@ def _times_and_scores(
             "",
             "",
         ]
-        for p in PUBLISHED
+        for p in (PUBLISHED if same_data else ())
     ]
     text = [
         f"* {reason(findings, steps)}",
-        f"Test split; means over {plan.seeds} seed{'s' if plan.seeds > 1 else ''}, median times. "
-        "Training time counts validation and checkpoints, not start-up; examples a second count "
-        "training alone. Each rank has one thread and a batch of 64, so that more ranks make "
-        "fewer, larger steps.",
+        f"Scores of the {_split(findings)} split: means over seeds (there are {plan.seeds}), as "
+        "times are medians. Training time counts validation and checkpoints, not start-up; "
+        "examples a second count training alone. Each rank has one thread and a batch of 64, so "
+        "that more ranks make fewer, larger steps.",
     ]
-    if plan.epochs != EPOCHS:
+    if same_data and plan.epochs != EPOCHS:
         text.append(f"The published times are of {EPOCHS} epochs, these of {plan.epochs}.")
     if any(finding.oversubscribed for finding in findings):
         text.append(
@@ -154,7 +160,7 @@ def _learning(findings: Sequence[Finding]) -> Section:
     drawn = {}
     for part, title in (("train", "training"), ("validation", "validation")):
         for key, what in (("loss", "loss, nats"), ("accuracy", "accuracy")):
-            curves = {f.title: mean(f, f"{part}_{key}") for f in findings if not f.oversubscribed}
+            curves = {f.title: mean(f, f"{part}_{key}") for f in findings}
             drawn[f"{part}_{key}"] = (
                 f"{title.capitalize()} {key} by epoch, mean over seeds.",
                 figures.learning_curve(curves, f"{title} {what}"),
@@ -168,7 +174,7 @@ def _learning(findings: Sequence[Finding]) -> Section:
         if not finding.oversubscribed
     }
     drawn["accuracy_by_time"] = (
-        "Validation accuracy by time.",
+        "Validation accuracy by time, of ways with no more ranks than cores.",
         figures.lines(curves, "seconds", "validation accuracy", markers=False),
     )
     return Section("Learning curves", figures=drawn)
@@ -205,7 +211,7 @@ def _scaling(matrix: Matrix, outcomes: Sequence[Outcome]) -> Section:
             f"{name.capitalize()} scaling: {what}.",
             figures.lines(
                 curves, "ranks", "times as fast as one rank",
-                logarithmic="x", dotted=("linear", "oversubscribed"),
+                logarithmic=True, dotted=("linear", "oversubscribed"),
             ),
         )  # fmt: skip
     return Section("Scaling of Horovod", (), tables, drawn)
@@ -231,9 +237,9 @@ def _communication(findings: Sequence[Finding], steps: Steps) -> Section:
     rows = []
     for finding in findings:
         step = steps[finding.way.name]
-        parts = [percent(step[part] / step["step"]) for part in PARTS]
+        parts = [percent(share) for share in shares(step).values()]
         rows.append([finding.title, whole(finding.bytes_per_step), whole(step["step"]), *parts])
-    shares = {finding.title: 100 * communication(steps[finding.way.name]) for finding in findings}
+    joining = {f.title: 100 * communication(steps[f.way.name]) for f in findings}
     text = [
         "Bytes are those that all ranks together send to others: counted for parameter servers "
         "and gossip, by the definition of a ring all-reduce elsewhere. Parts of a step are medians "
@@ -243,46 +249,62 @@ def _communication(findings: Sequence[Finding], steps: Steps) -> Section:
     drawn = {
         "communication": (
             "Share of a step that ranks spend on each other.",
-            figures.bars(shares, "% of a step", {}),
+            figures.bars(joining, "% of a step", {}),
         )
     }
     return Section("Bytes and communication", text, [Table(head, rows)], drawn)
 
 
-def _large_batch(findings: Sequence[Finding]) -> Section:
-    rules = {finding.way.label: [] for finding in findings}
+def _large_batch(findings: Sequence[Finding], seeds: int) -> Section:
+    rules: dict[str, list[Finding]] = {}
     for finding in findings:
-        rules[finding.way.label].append(finding)
+        rules.setdefault(finding.way.label, []).append(finding)
     batches = sorted({finding.way.global_batch for finding in findings})
-    first = next(iter(rules.values()))[0]
-    wanted = first.mean("accuracy") - _AS_GOOD
+    accuracies = {
+        rule: [f.mean("accuracy") if len(f.outcomes) == seeds else None for f in own]
+        for rule, own in rules.items()
+    }
+    reference, first = next(iter(accuracies.items()))
     rows, curves = [], {}
-    for rule, own in rules.items():
-        accuracies = [finding.mean("accuracy") for finding in own]
-        kept = [finding.way.global_batch for finding in own if finding.mean("accuracy") >= wanted]
-        rows.append([rule, *map(number, accuracies), f"{max(kept):,}" if kept else "none"])
-        curves[rule] = (batches, [100 * accuracy for accuracy in accuracies])
+    for rule, found in accuracies.items():
+        as_good = takewhile(
+            lambda pair: None not in (first[0], pair[1]) and pair[1] >= first[0] - _AS_GOOD,
+            zip(batches, found, strict=True),
+        )
+        *_, last = "none", *(f"{batch:,}" for batch, _ in as_good)
+        rows.append([rule, *map(number, found), last])
+        known = [(b, 100 * a) for b, a in zip(batches, found, strict=True) if a is not None]
+        curves[rule] = ([b for b, _ in known], [a for _, a in known])
     text = [
-        f"Test accuracy, means over seeds, of one rank; the last column is the largest batch that "
-        f"came within {100 * _AS_GOOD:g} points of {first.way.label.lower()} scaling at a batch of "
-        f"{batches[0]}. The number of epochs is the same for all, so a larger batch makes fewer "
-        "updates. Linear and square root say how the learning rate grows with the batch."
+        f"Accuracy on the {_split(findings)} split, means over seeds, of one rank; a dash where "
+        "the loss of a seed was not finite. The last column is the largest batch up to which a "
+        f"rule stayed within {100 * _AS_GOOD:g} points of {reference} at a batch of {batches[0]}. "
+        "All train for as many epochs, so a larger batch makes fewer updates.",
+        "The learning rate grows from its value at a batch of 64 in proportion to the batch "
+        "(linear) or to its square root. That value is the published one, 0.001, for Adam, which "
+        f"was not tuned; {LAMB_RATE:g} for LAMB and {LARS_RATE:g} for LARS are the powers of 2 of "
+        "the highest validation accuracy on the default dataset, seed 0.",
     ]
     drawn = {
         "large_batch": (
-            "Test accuracy by global batch.",
-            figures.lines(curves, "global batch", "test accuracy, %", logarithmic="x"),
+            "Accuracy by global batch.",
+            figures.lines(curves, "global batch", "accuracy, %", logarithmic=True),
         )
     }
     head = ["rule", *(f"{batch:,}" for batch in batches), "as good up to"]
     return Section("Large batches", text, [Table(head, rows)], drawn)
 
 
+def _split(findings: Sequence[Finding]) -> str:
+    """Return the split that was scored."""
+    return next((outcome.split for finding in findings for outcome in finding.outcomes), "test")
+
+
 def _cells(outcomes: Sequence[Outcome]) -> Section:
-    head = ["", "seed", "global batch", "accuracy", "auROC", "training time"]
+    head = ["run folder", "seed", "global batch", "accuracy", "auROC", "training time"]
     rows = [
         [
-            outcome.cell.way.title,
+            f"runs/{outcome.cell.name}",
             str(outcome.cell.seed),
             str(outcome.metrics["global_batch_size"]),
             number(outcome.score["accuracy"]),
@@ -291,5 +313,5 @@ def _cells(outcomes: Sequence[Outcome]) -> Section:
         ]
         for outcome in outcomes
     ]
-    text = ["Each is a run folder under runs/, which the commands report and predict take."]
+    text = ["Each is a run folder, which the commands report, evaluate and predict take."]
     return Section("All trainings", text, [Table(head, rows)])

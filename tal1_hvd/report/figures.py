@@ -41,7 +41,9 @@ def _canvas(width: float = 5.2, height: float = 3.6) -> Iterator[tuple[Figure, A
     from cycler import cycler
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=_COLOURS)}):
+    # Colours come again with another stroke.
+    cycle = cycler(linestyle=["-", "--"]) * cycler(color=_COLOURS)
+    with mpl.rc_context({**_STYLE, "axes.prop_cycle": cycle}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots()
 
@@ -146,7 +148,7 @@ def lines(
     up: str,
     *,
     markers: bool = True,
-    logarithmic: str = "",
+    logarithmic: bool = False,
     dotted: Sequence[str] = (),
 ) -> Figure:
     """Draw lines through points.
@@ -159,8 +161,8 @@ def lines(
         Names of the axes.
     markers : bool
         Mark the points.
-    logarithmic : str
-        Of which axes: any of ``x`` and ``y``.
+    logarithmic : bool
+        Of the horizontal axis.
     dotted : sequence of str
         Names of what was not measured.
     """
@@ -170,11 +172,9 @@ def lines(
             style = {"linestyle": ":", "linewidth": 1.2} if name in dotted else measured
             axes.plot(places, heights, label=name, **style)
         axes.set(xlabel=across, ylabel=up)
-        if "x" in logarithmic:
+        if logarithmic:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
-        if "y" in logarithmic:
-            axes.set_yscale("log")
         _legend(figure, axes)
     return figure
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tal1_hvd._version import __version__
 from tal1_hvd.data.files import atomic_file
+from tal1_hvd.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,8 +95,16 @@ def write_page(page: Page, path: Path, figures: Path) -> None:
         The HTML file; replaced if it exists.
     figures : Path
         Folder of the figures; made if it is not there.
+
+    Raises
+    ------
+    InputError
+        Something cannot be written.
     """
-    figures.mkdir(exist_ok=True)
+    try:
+        figures.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{figures}: cannot be written: {error.strerror}") from None
     drawings = {}
     for section in page.sections:
         for name, (_, figure) in section.figures.items():
@@ -133,7 +142,7 @@ def render(page: Page, drawings: Mapping[str, Drawing]) -> str:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Return a figure as an SVG element whose identifiers are its own among others of a page."""
+    """Return a figure as an SVG element; identifiers it refers to are its own among others."""
     import matplotlib as mpl
 
     text = io.StringIO()

@@ -10,11 +10,11 @@ import numpy as np
 
 from tal1_hvd.errors import InputError
 from tal1_hvd.evaluation.curves import calibration_curve, precision_recall_curve, roc_curve
-from tal1_hvd.published import PUBLISHED, is_published_experiment
+from tal1_hvd.published import PUBLISHED
 from tal1_hvd.report import figures
 from tal1_hvd.report.page import Page, Section, Table
 from tal1_hvd.report.words import METRIC_NAMES, interval, number
-from tal1_hvd.training.manifest import read_manifest
+from tal1_hvd.training.manifest import is_published_experiment, read_manifest
 from tal1_hvd.training.run_folder import RunFolder, read_columns
 from tal1_hvd.training.settings import read_settings
 
@@ -39,6 +39,8 @@ class FinishedRun:
         By column of ``history.csv``, a value for each epoch; NaN where there is none.
     labels, scores : np.ndarray, shape=(n_test,)
         Of ``predictions.tsv``.
+    published : bool
+        It is the published experiment.
     """
 
     name: str
@@ -48,6 +50,7 @@ class FinishedRun:
     history: Mapping[str, Sequence[float]]
     labels: np.ndarray
     scores: np.ndarray
+    published: bool
 
 
 def read_run(folder: RunFolder) -> FinishedRun:
@@ -60,16 +63,30 @@ def read_run(folder: RunFolder) -> FinishedRun:
     """
     folder.require_model()
     settings, ranks = read_settings(folder.config)
+    metrics, manifest = folder.read_metrics(), read_manifest(folder.manifest)
+    history = read_columns(folder.history)
     predictions = read_columns(folder.predictions, "\t", words=("id",))
-    return FinishedRun(
-        name=folder.path.resolve().name,
-        metrics=folder.read_metrics(),
-        manifest=read_manifest(folder.manifest),
-        settings={**asdict(settings), "ranks": ranks},
-        history=read_columns(folder.history),
-        labels=predictions["label"],
-        scores=predictions["score"],
-    )
+    try:
+        test = metrics["test"]
+        for path, table, rows in (
+            (folder.history, history, metrics["epochs"]),
+            (folder.predictions, predictions, 0 if test is None else test["n"]),
+        ):
+            found = len(next(iter(table.values())))
+            if found != rows:
+                raise InputError(f"{path}: {found} rows, the run's metrics are of {rows}")
+        return FinishedRun(
+            name=folder.path.resolve().name,
+            metrics=metrics,
+            manifest=manifest,
+            settings={**asdict(settings), "ranks": ranks},
+            history=history,
+            labels=predictions["label"],
+            scores=predictions["score"],
+            published=is_published_experiment(settings, metrics, manifest),
+        )
+    except (KeyError, TypeError, StopIteration) as error:
+        raise _changed(folder.path.name, error) from None
 
 
 def run_page(run: FinishedRun) -> Page:
@@ -82,10 +99,12 @@ def run_page(run: FinishedRun) -> Page:
     """
     try:
         return _page(run)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{run.name}: the run's files were changed, or are of another version: {error!r}"
-        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _changed(run.name, error) from None
+
+
+def _changed(name: str, error: Exception) -> InputError:
+    return InputError(f"{name}: the run's files were changed, or are of another version: {error!r}")
 
 
 def _page(run: FinishedRun) -> Page:
@@ -112,7 +131,7 @@ def _scores(run: FinishedRun) -> Section:
     test = run.metrics["test"]
     if test is None:
         return Section("Test split", ["The dataset has no test sequences."])
-    published = PUBLISHED if is_published_experiment(run.metrics, run.manifest) else ()
+    published = PUBLISHED if run.published else ()
     head = ["", "this run", "95 % interval", *(f"published, {p.name}" for p in published)]
     rows = []
     for key, name in METRIC_NAMES.items():

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +17,7 @@ from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.errors import InputError
+from tal1_hvd.published import EPOCHS, is_published_data
 from tal1_hvd.training.settings import TrainSettings
 
 _PACKAGES = ("tensorflow", "keras", "horovod", "numpy", "simdna", "openmpi")
@@ -87,6 +89,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(path_noted, str) or not isinstance(fingerprint, str):
         raise InputError(f"{path}: not a run's manifest: it names no dataset")
     return manifest
+
+
+def is_published_experiment(
+    settings: TrainSettings, metrics: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> bool:
+    """Say whether a run is the published experiment, whatever its seed and number of ranks.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+    metrics, manifest : dict
+        What `metrics.json` and `manifest.json` hold.
+    """
+    # Of the learning rate the publication says nothing more.
+    other = {"model", "batch_size", "accumulation", "optimizer", "learning_rate"}
+    same_training = not other & set(settings.differences(TrainSettings()))
+    return same_training and metrics["epochs"] == EPOCHS and is_published_data(manifest)
 
 
 def _versions() -> dict[str, str]:
