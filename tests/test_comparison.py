@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tal1_hvd.comparison import run
 from tal1_hvd.comparison.matrix import Cell, Way, make_matrix
 from tal1_hvd.comparison.results import COLUMNS, Outcome, find, read_outcomes, shares, write_csv
 from tal1_hvd.comparison.run import Folder, Plan, train_all
+from tal1_hvd.errors import InputError
 from tal1_hvd.published import TARGET_ACCURACY
 from tal1_hvd.report.comparison_page import comparison_page, reason
 from tal1_hvd.report.page import write_page
@@ -155,14 +157,28 @@ class TestTraining:
 
 
 def test_interrupted(small_data, tmp_path, monkeypatch, capsys):
-    def interrupt(*given):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(compare, "find_launcher", lambda count: [])
-    monkeypatch.setattr(compare, "train_all", interrupt)
+    monkeypatch.setattr(compare, "train_all", Mock(side_effect=KeyboardInterrupt))
     flags = ("--quick", "--epochs", 1, "--data", small_data, "--out", tmp_path / "new")
     assert call("compare", *flags) == 130
     assert capsys.readouterr().err.endswith("interrupted; go on with: the same command\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("nothing else"), "tal1-hvd: error: nothing else\n"),
+        (KeyError("auroc"), "its files were changed, or are of another version: KeyError('auroc')"),
+    ],
+)
+def test_damaged(small_data, tmp_path, monkeypatch, capsys, error, words):
+    monkeypatch.setattr(compare, "find_launcher", lambda count: [])
+    monkeypatch.setattr(compare, "train_all", Mock(side_effect=error))
+    flags = ("--quick", "--epochs", 1, "--data", small_data, "--out", tmp_path / "new")
+    assert call("compare", *flags) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
 
 
 class TestTrainingThatFails:

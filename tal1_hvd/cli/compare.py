@@ -59,7 +59,6 @@ def add_arguments(parser: Parser) -> None:
         help="numbers of ranks: all ways on the first, strategies on the others too (default: "
         f"{' '.join(map(str, _FULL['ranks']))}); what is more than cores is marked",
     )
-
     parser.add_argument(
         "--large-batch",
         action="store_true",
@@ -96,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
             _write(plan, folder, page)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command") from None
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(
                 f"{folder.path}: its files were changed, or are of another version: {error!r}"
