@@ -2,7 +2,7 @@
 
 python benchmarks/scaling.py [TURNS]
 
-Measures steps on 1 and 2 ranks of this machine (as many TURNS, 3, as are given; medians), takes the
+Measures steps on 2 ranks of this machine (as many TURNS, 3, as are given; medians), takes the
 constants of `tal1_hvd.benchmark.cost_model` from some of them, checks it against the others, and
 writes what it predicts for up to 1,000 ranks into docs/, with a figure.
 """
@@ -55,9 +55,8 @@ EXCHANGES = 2_000
 
 
 class Point(NamedTuple):
-    """What is measured."""
+    """What is measured, on each of two ranks."""
 
-    ranks: int
     batch: int
     accumulation: int = 1
     compression: str = "none"
@@ -68,18 +67,14 @@ class Point(NamedTuple):
         return Step(self.batch, self.accumulation, WIDTHS[self.compression])
 
 
-# The first three give the constants.
+# The first gives the overhead, and with the second the time of computing.
 POINTS = (
-    Point(1, 64),
-    Point(1, 1024),
-    Point(2, 64),
-    Point(1, 16),
-    Point(1, 256),
-    Point(2, 16),
-    Point(2, 256),
-    Point(2, 1024),
-    Point(2, 64, accumulation=4),
-    Point(2, 64, compression="fp16"),
+    Point(64),
+    Point(1024),
+    Point(16),
+    Point(256),
+    Point(64, accumulation=4),
+    Point(64, compression="fp16"),
 )
 
 
@@ -89,9 +84,9 @@ def main() -> None:
     here = measure_messages()
     data = str(cached_dataset(SimulationSettings()))
     times = np.array([[measure(data, point) for point in POINTS] for _ in range(turns)])
-    measured = dict(zip(POINTS, np.median(times, axis=0), strict=True))
-    constants = fit(measured, here)
-    (DOCS / "scaling.md").write_text(document(measured, constants, here, turns))
+    steps, alone = (dict(zip(POINTS, each, strict=True)) for each in np.median(times, axis=0).T)
+    constants = fit(steps, alone, here)
+    (DOCS / "scaling.md").write_text(document(steps, constants, here, turns))
     curves = {
         network.name: (RANKS, [100 * efficiency(constants, Step(), n, network) for n in RANKS])
         for network in NETWORKS
@@ -100,17 +95,21 @@ def main() -> None:
     drawn.savefig(DOCS / "scaling.svg", metadata={"Date": None})
 
 
-def measure(data: str, point: Point) -> float:
-    """Return the microseconds of a step, without reading its rows, which another thread does."""
+def measure(data: str, point: Point) -> tuple[float, float]:
+    """Return the microseconds of a step, and of its computing while the other rank computes too.
+
+    Without reading its rows, which another thread does.
+    """
     settings = TrainSettings(
         data=data,
         batch_size=point.batch,
         accumulation=point.accumulation,
         compression=point.compression,
     )
-    parts = break_down(settings, point.ranks)
-    print(point, f"{parts['step'] - parts['input']:.0f} microseconds", flush=True)
-    return parts["step"] - parts["input"]
+    parts = break_down(settings, 2)
+    step, alone = parts["step"] - parts["input"], parts["first_layer"] + parts["other_compute"]
+    print(point, f"{step:.0f} microseconds, computing {alone:.0f}", flush=True)
+    return step, alone
 
 
 def measure_messages() -> Network:
@@ -146,29 +145,28 @@ def exchange(out: Path) -> None:
         np.save(out, times)
 
 
-def fit(measured: dict[Point, float], here: Network) -> Constants:
-    """Take the constants from the first three points."""
-    small, large, pair = POINTS[:3]
-    per_example = (measured[large] - measured[small]) / (large.batch - small.batch)
-    fixed = max(measured[small] - per_example * small.batch, 0.0)
-    alone = Constants(fixed, per_example, 0.0, PARAMETERS)
-    overhead = measured[pair] - step_time(alone, pair.step, 2, here)
+def fit(steps: dict[Point, float], alone: dict[Point, float], here: Network) -> Constants:
+    """Take the constants from the first two points."""
+    small, large = POINTS[:2]
+    per_example = (alone[large] - alone[small]) / (large.batch - small.batch)
+    fixed = max(alone[small] - per_example * small.batch, 0.0)
+    computing = Constants(fixed, per_example, 0.0, PARAMETERS)
+    overhead = steps[small] - step_time(computing, small.step, 2, here)
     return Constants(fixed, per_example, max(overhead, 0.0), PARAMETERS)
 
 
 def document(measured: dict[Point, float], constants: Constants, here: Network, turns: int) -> str:
     """Return docs/scaling.md."""
-    checked = POINTS[3:]
+    checked = POINTS[1:]
     error = {
-        point: step_time(constants, point.step, point.ranks, here) / measured[point] - 1
-        for point in POINTS
+        point: step_time(constants, point.step, 2, here) / measured[point] - 1 for point in POINTS
     }
     predictions = [
         (
             describe(point),
             f"{measured[point]:,.0f}",
             f"{measured[point] * (1 + error[point]):,.0f}",
-            f"{error[point]:+.0%}" if point in checked else "taken from it",
+            f"{error[point]:+.0%}" if point in checked else "fitted",
         )
         for point in POINTS
     ]
@@ -225,7 +223,7 @@ def count(ranks: int) -> str:
 
 def describe(point: Point) -> str:
     """Return a point in words."""
-    words = f"{point.ranks} rank{'s' if point.ranks > 1 else ''}, batch {point.batch:,}"
+    words = f"batch {point.batch:,}"
     words += f", {point.accumulation} passes" if point.accumulation > 1 else ""
     return words + (f", {point.compression}" if point.compression != "none" else "")
 
