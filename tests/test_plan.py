@@ -148,6 +148,8 @@ class TestResume:
             ({"seed": 4}, "--seed: the run was made with 3, which --resume cannot change to 4"),
             ({"learning_rate": 0.1}, "--learning-rate: the run was made with 0.001, "),
             ({"warmup_examples": 0}, "--warmup-examples: the run was made with 70000, "),
+            ({"optimizer": "lars"}, "--optimizer: the run was made with 'adam', "),
+            ({"rate_scaling": "sqrt"}, "--rate-scaling: the run was made with 'linear', "),
             ({"precision": "float64"}, "--precision: the run was made with 'float32', "),
             ({"shuffle": "shard"}, "--shuffle: the run was made with 'global', "),
             ({"compression": "fp16"}, "--compression: the run was made with 'none', "),
@@ -162,6 +164,7 @@ class TestResume:
 
     def test_every_setting_is_either_changeable_or_refused(self):
         tested = {"seed", "learning_rate", "warmup_examples", "precision", "shuffle", "compression"}
+        tested |= {"optimizer", "rate_scaling"}
         names = {field.name for field in dataclasses.fields(TrainSettings)} - {"aggregation"}
         others = {"model", "batch_size", "accumulation", "staleness"}
         assert names - CHANGEABLE - tested == others

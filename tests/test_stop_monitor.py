@@ -214,7 +214,10 @@ def test_is_ours(begin, job, monkeypatch):
 
 
 def test_environment(begin, job):
-    found = environment_of(begin(rank=4).pid)
+    rank = begin([sys.executable, "-IS", "-c", "print(flush=True); input()"], rank=4)
+    # Until the program runs, /proc shows no environment of it.
+    rank.stdout.readline()
+    found = environment_of(rank.pid)
     assert (found["OMPI_COMM_WORLD_RANK"], found["PMIX_NAMESPACE"]) == ("4", job)
 
 
