@@ -10,12 +10,10 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from tal1_hvd.benchmark.breakdown import break_down
 from tal1_hvd.comparison.matrix import Cell, Matrix, Way, make_matrix
 from tal1_hvd.data.dataset import open_dataset
-from tal1_hvd.data.files import atomic_file, atomic_folder, exists
+from tal1_hvd.data.files import atomic_file, atomic_folder, exists, lock_folder
 from tal1_hvd.distributed.launch import end_with_parent
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.cache import cached_dataset
@@ -93,12 +91,7 @@ class Folder:
         InputError
             Another process trains into it.
         """
-        try:
-            return FileLock(self.path / ".lock", timeout=0).acquire()
-        except Timeout:
-            raise InputError(f"{self.path}: another process is comparing into it") from None
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        return lock_folder(self.path, "another process is comparing into it")
 
     def run(self, cell: Cell) -> RunFolder:
         """Return a cell's run folder."""

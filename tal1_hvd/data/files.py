@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and belong to one process at a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TextIO
+
+from filelock import FileLock, Timeout
 
 from tal1_hvd.errors import InputError
 
@@ -232,6 +234,29 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def lock_folder(folder: Path, taken: str) -> AbstractContextManager[object]:
+    """Take a folder for this process alone, until the block or the process ends.
+
+    Parameters
+    ----------
+    folder : Path
+        It gets a file ``.lock``.
+    taken : str
+        What is said where another process has it.
+
+    Raises
+    ------
+    InputError
+        Another process has it, or it cannot be written.
+    """
+    try:
+        return FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise InputError(f"{folder}: {taken}") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _umask() -> int:

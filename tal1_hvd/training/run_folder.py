@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from tal1_hvd.data.files import atomic_file, atomic_folder, exists
+from tal1_hvd.data.files import atomic_file, atomic_folder, exists, lock_folder
 from tal1_hvd.errors import InputError
 from tal1_hvd.training.settings import TrainSettings
 
@@ -139,15 +138,11 @@ class RunFolder:
         InputError
             Another process trains into it.
         """
-        try:
-            return FileLock(self.path / ".lock", timeout=0).acquire()
-        except Timeout:
-            raise InputError(
-                f"{self.path}: another process is training into it (ranks of a job that was killed "
-                "end within seconds)"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        return lock_folder(
+            self.path,
+            "another process is training into it (ranks of a job that was killed end within "
+            "seconds)",
+        )
 
     def remove_settings(self) -> None:
         """Remove all that is there before training begins; call it with the lock held."""
