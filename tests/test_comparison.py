@@ -85,8 +85,12 @@ class TestFolder:
 
     def test_holds_another(self, tmp_path):
         Folder.open(tmp_path / "new", PLAN)
-        for other in ({"epochs": 3}, {"fingerprint": "g"}, {"cores": 3}):
-            with refused("holds another comparison", '"epochs": 2', "another --out"):
+        for other, said in (
+            ({"epochs": 3}, "epochs 2 there, 3 here"),
+            ({"fingerprint": "g"}, "fingerprint f there, g here"),
+            ({"cores": 3}, "cores 2 there, 3 here"),
+        ):
+            with refused("holds another comparison", said, "another --out"):
                 Folder.open(tmp_path / "new", make_plan(**other))
 
     def test_is_taken_by_one(self, tmp_path):
@@ -245,6 +249,13 @@ def test_outcomes_are_read(tmp_path):
     assert found[0].history["seconds"].tolist() == [1, 2]
     assert np.isnan(found[0].history["validation_accuracy"][1])
     assert not any(o.published_data for o in found)
+
+
+def test_titles():
+    assert Way("way", 1).title == "way, 1 rank"
+    assert Way("way", 2).title == "way, 2 ranks"
+    assert Way("way", 1, {"batch_size": 4096}).title == "way, 1 rank, batch 4,096"
+    assert Way("way", 2, {"batch_size": 32}).title == "way, 2 ranks, batch 32 a rank"
 
 
 def test_findings():

@@ -39,8 +39,10 @@ class Way:
 
     @property
     def title(self) -> str:
-        """Its label and how many ranks it has."""
-        return f"{self.label}, {self.ranks} rank{'s' if self.ranks > 1 else ''}"
+        """Its label, how many ranks it has, and the batch of a rank if it is not the default."""
+        title = f"{self.label}, {self.ranks} rank{'s' if self.ranks > 1 else ''}"
+        batch = self.changes.get("batch_size")
+        return f"{title}, batch {batch:,}{' a rank' if self.ranks > 1 else ''}" if batch else title
 
     @property
     def aggregation(self) -> str:

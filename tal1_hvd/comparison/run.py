@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tal1_hvd.benchmark.breakdown import break_down
 from tal1_hvd.comparison.matrix import Cell, Matrix, Way, make_matrix
@@ -72,6 +73,14 @@ class Plan:
         return make_matrix(self.ranks, self.large_batch)
 
 
+def _difference(found: Any, wanted: Mapping[str, Any]) -> str:
+    """Say in what a plan that was noted differs from the one that is wanted."""
+    if not isinstance(found, dict):
+        return "its plan.json says none"
+    pairs = {key: (found.get(key), wanted.get(key)) for key in {**wanted, **found}}
+    return ", ".join(f"{key} {a} there, {b} here" for key, (a, b) in pairs.items() if a != b)
+
+
 @dataclass(frozen=True)
 class Folder:
     """The folder of a comparison.
@@ -119,7 +128,8 @@ class Folder:
                 raise InputError(f"{noted}: cannot be read: {error}") from None
             if found != wanted:
                 raise InputError(
-                    f"{path}: holds another comparison ({json.dumps(found)}); choose another --out"
+                    f"{path}: holds another comparison ({_difference(found, wanted)}); choose "
+                    "another --out"
                 )
             return cls(path)
         with atomic_folder(path) as folder:

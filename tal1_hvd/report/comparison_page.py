@@ -160,7 +160,7 @@ def _learning(findings: Sequence[Finding]) -> Section:
     drawn = {}
     for part, title in (("train", "training"), ("validation", "validation")):
         for key, what in (("loss", "loss, nats"), ("accuracy", "accuracy")):
-            curves = {f.title: mean(f, f"{part}_{key}") for f in findings}
+            curves = {f.way.title: mean(f, f"{part}_{key}") for f in findings}
             drawn[f"{part}_{key}"] = (
                 f"{title.capitalize()} {key} by epoch, mean over seeds.",
                 figures.learning_curve(curves, f"{title} {what}"),

@@ -130,11 +130,12 @@ def bars(values: Mapping[str, float], what: str, spread: Mapping[str, Sequence[f
         By name, single measurements.
     """
     with _canvas(6.4, 0.9 + 0.34 * len(values)) as (figure, axes):
-        drawn = axes.barh(list(values), list(values.values()), color=_COLOURS[4], height=0.65)
-        for place, name in enumerate(values):
+        axes.barh(list(values), list(values.values()), color=_COLOURS[4], height=0.65)
+        for place, (name, value) in enumerate(values.items()):
             points = spread.get(name, ())
             axes.plot(points, [place] * len(points), "o", color="#1b1f23", markersize=3, zorder=3)
-        axes.bar_label(drawn, [f" {value:.3g}" for value in values.values()], padding=4)
+            end = (max(value, *points) if len(points) else value, place)
+            axes.annotate(f"{value:.3g}", end, (8, 0), textcoords="offset points", va="center")
         axes.set(xlabel=what)
         axes.margins(x=0.15)
         axes.grid(axis="y", visible=False)
