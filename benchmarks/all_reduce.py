@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-from tal1_hvd.distributed.communicator import HorovodCommunicator
+from tal1_hvd.distributed.horovod_communicator import HorovodCommunicator
 from tal1_hvd.machine import start_tensorflow
 
 # The published network's gradient, and larger ones.

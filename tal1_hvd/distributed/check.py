@@ -16,7 +16,7 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    from tal1_hvd.distributed.communicator import HorovodCommunicator
+    from tal1_hvd.distributed.horovod_communicator import HorovodCommunicator
 
     communicator = HorovodCommunicator()
     total = communicator.all_reduce_sum(tf.constant([communicator.rank + 1.0]))
