@@ -180,3 +180,53 @@ def test_chunks_are_the_epoch_in_pieces(plan, epoch, steps):
     assert 0 < len(chunks[-1].members) <= steps
     for chunk in chunks:
         assert len(chunk.members) == len(chunk.counts)
+
+
+@properties
+@given(plans, epochs, st.integers(0, 60))
+def test_an_epoch_goes_on_where_it_was_left(plan, epoch, steps):
+    whole = plan.epoch(epoch)
+    rest = plan.epoch(epoch, int(whole.counts[:steps].sum()))
+    assert np.array_equal(rest.members, whole.members[steps:])
+    assert np.array_equal(rest.counts, whole.counts[steps:])
+
+
+worlds = st.lists(
+    st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 3), st.integers(0, 4)),
+    max_size=5,
+)
+
+
+@properties
+@given(st.integers(1, 150), worlds, epochs)
+def test_ranks_that_come_and_go_take_every_example_once(examples, worlds, epoch):
+    seen = []
+    for size, batch, accumulation, steps in [*worlds, (2, 3, 1, examples)]:
+        plan = Batching(examples, 0, size, batch, accumulation)
+        ranks = [rank.epoch(epoch, len(seen)) for rank in ranks_of(plan)]
+        for step in range(min(steps, len(ranks[0].counts))):
+            taken = np.concatenate([rank.members[step].ravel() for rank in ranks])
+            seen += taken[taken >= 0].tolist()
+    assert sorted(seen) == list(range(examples))
+
+
+@properties
+@given(st.integers(1, 150), st.integers(1, 6), st.integers(1, 40), st.integers(1, 3), epochs)
+def test_a_global_batch_that_ranks_cannot_share_evenly(examples, size, total, passes, epoch):
+    batch = -(-total // (size * passes))
+    plan = Batching(examples, 0, size, batch, passes, step_examples=total)
+    alone = Batching(examples, 0, 1, total)
+    assert plan.global_batch == total
+    assert plan.steps == alone.steps
+    ranks = [steps_of(rank, epoch) for rank in ranks_of(plan)]
+    for shares, (members, count) in zip(
+        zip(*ranks, strict=True), steps_of(alone, epoch), strict=True
+    ):
+        assert [example for share, _ in shares for example in share] == members
+        assert {counted for _, counted in shares} == {count}
+
+
+def test_uneven_shares_by_hand():
+    # 10 examples in steps of 5 on 2 ranks: 3 and 2 of each, in places for 3.
+    ranks = [steps_of(rank, 0) for rank in ranks_of(Batching(10, 0, 2, 3, step_examples=5))]
+    assert [[len(members) for members, _ in steps] for steps in ranks] == [[3, 3], [2, 2]]

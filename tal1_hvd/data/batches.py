@@ -31,6 +31,8 @@ class Batching:
         Passes that make one step (one update).
     shuffle : {"global", "shard"}
     seed : int
+    step_examples : int, optional
+        Examples of one step over all ranks, if they do not fill every rank's batch.
     """
 
     examples: int
@@ -40,11 +42,12 @@ class Batching:
     accumulation: int = 1
     shuffle: str = "global"
     seed: int = 0
+    step_examples: int | None = None
 
     @property
     def global_batch(self) -> int:
         """Examples of one step over all ranks."""
-        return self.batch * self.size * self.accumulation
+        return self.step_examples or self.batch * self.size * self.accumulation
 
     @property
     def steps(self) -> int:
@@ -53,38 +56,49 @@ class Batching:
             return -(-self.examples // self.global_batch)
         return -(-max(self._shard_sizes()) // (self.batch * self.accumulation))
 
-    def epoch(self, epoch: int) -> EpochBatches:
+    def epoch(self, epoch: int, done: int = 0) -> EpochBatches:
         """Return this rank's batches of an epoch.
 
         Parameters
         ----------
         epoch : int
             From 0.
+        done : int
+            Examples that all ranks together have taken before, by whatever number of ranks where
+            the shuffle is global: those that are left are dealt anew.
 
         Returns
         -------
         EpochBatches
         """
+        if self.shuffle == "global":
+            return self._deal(self._permutation(self.examples, epoch)[done:])
         per_rank = self.batch * self.accumulation
         members = np.full((self.steps, per_rank), -1, dtype=np.int64)
-        if self.shuffle == "global":
-            order = self._permutation(self.examples, epoch)
-            whole = self.examples // self.global_batch
-            in_whole, last = np.split(order, [whole * self.global_batch])
-            members[:whole] = in_whole.reshape(whole, self.size, per_rank)[:, self.rank]
-            if len(last):
-                share = np.array_split(last, self.size)[self.rank]
-                members[whole, : len(share)] = share
-            counts = np.minimum(
-                self.global_batch, self.examples - self.global_batch * np.arange(self.steps)
-            )
-        else:
-            sizes = self._shard_sizes()
-            order = sum(sizes[: self.rank]) + self._permutation(sizes[self.rank], epoch, self.rank)
-            members.ravel()[: len(order)] = order
-            starts = per_rank * np.arange(self.steps)
-            counts = sum(np.clip(size - starts, 0, per_rank) for size in sizes)
-        return EpochBatches(members.reshape(self.steps, self.accumulation, self.batch), counts)
+        sizes = self._shard_sizes()
+        order = sum(sizes[: self.rank]) + self._permutation(sizes[self.rank], epoch, self.rank)
+        members.ravel()[: len(order)] = order
+        starts = per_rank * np.arange(self.steps)
+        counts = sum(np.clip(size - starts, 0, per_rank) for size in sizes)
+        left = np.cumsum(counts) > done
+        return self._batches(members[left], counts[left])
+
+    def _deal(self, order: np.ndarray) -> EpochBatches:
+        """Return this rank's part of examples in the order in which steps take them."""
+        size = self.global_batch
+        whole, rest = divmod(len(order), size)
+        steps = whole + (rest > 0)
+        members = np.full((steps, self.batch * self.accumulation), -1, dtype=np.int64)
+        own = np.array_split(np.arange(size), self.size)[self.rank]
+        members[:whole, : len(own)] = order[: whole * size].reshape(whole, size)[:, own]
+        if rest:
+            share = np.array_split(order[whole * size :], self.size)[self.rank]
+            members[whole, : len(share)] = share
+        return self._batches(members, np.minimum(size, len(order) - size * np.arange(steps)))
+
+    def _batches(self, members: np.ndarray, counts: np.ndarray) -> EpochBatches:
+        shape = (len(counts), self.accumulation, self.batch)
+        return EpochBatches(members.reshape(shape), counts)
 
     def _shard_sizes(self) -> list[int]:
         small, larger = divmod(self.examples, self.size)
