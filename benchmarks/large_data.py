@@ -52,7 +52,7 @@ class Case:
     """A dataset and a bound, ready to train."""
 
     def __init__(self, data: str, cache_mb: int, communicator: Communicator):
-        from tal1_hvd.training.train import Trainer
+        from tal1_hvd.training.trainer import Trainer
 
         settings = TrainSettings(cache_mb=cache_mb)
         dataset = open_dataset(data, verify=False, cache_mb=cache_mb)

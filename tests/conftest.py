@@ -84,6 +84,7 @@ def train_run(
         return RunFolder(out)
 
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        train.process = process
         yield train
 
 

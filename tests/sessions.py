@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from tal1_hvd.training import trainer
 from tal1_hvd.training.begin import Request
 from tal1_hvd.training.checkpoint import load_checkpoint
+from tal1_hvd.training.interruptions import Stopped
+from tal1_hvd.training.reporters import Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import Result, run_session
 from tests.helpers import forget_launcher
@@ -21,6 +27,44 @@ def session(changes: dict[str, Any], out: Path, resume: bool = False) -> Result:
     """Run a session; in the process of the sessions."""
     forget_launcher()
     return run_session(Request(changes, out, resume))
+
+
+class Scheduler(Silent):
+    """Sends this process a signal when so many graph calls are done."""
+
+    def __init__(self, calls: int):
+        self._calls, self.messages = calls, []
+
+    def message(self, text: str) -> None:
+        """Keep it."""
+        self.messages.append(text)
+
+    def advance(self, examples: int) -> None:
+        """Count, unless it tells what was done before."""
+        self._calls -= examples > 0
+        if self._calls == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def in_short_calls(
+    changes: dict[str, Any], out: Path, resume: bool, calls: int
+) -> tuple[str | None, list[str]]:
+    """Run a session with two steps a graph call; a signal comes after so many, never for -1.
+
+    Returns
+    -------
+    stopped : str, optional
+        What it says where the signal ends it.
+    messages : list of str
+    """
+    forget_launcher()
+    scheduler = Scheduler(calls)
+    with mock.patch.object(trainer, "_MOST_STEPS_A_CALL", 2):
+        try:
+            run_session(Request(changes, out, resume), lambda: scheduler)
+        except Stopped as stopped:
+            return str(stopped), scheduler.messages
+    return None, scheduler.messages
 
 
 def copied(folder: RunFolder, target: Path) -> RunFolder:

@@ -41,6 +41,10 @@ PROGRESS = Progress(
     best_loss=0.1 + 0.2,
     train_seconds=1 / 3,
     history=[{"epoch": i, "validation_loss": i * 1e-17, "auroc": None} for i in (1, 2, 3)],
+    examples=640,
+    sums=[[1 / 3, 300.0], [2 / 3, 20.0]],
+    steps=40,
+    seen=5120,
 )
 
 # What a run's own checkpoints look like.

@@ -46,6 +46,13 @@ def test_scalings(scaling, factor):
     assert float(ScaledWarmup(0.01, 256, 0, scaling)(0)) == pytest.approx(0.01 * factor)
 
 
+def test_goes_on_as_warm_as_it_was():
+    """After 4 steps of 64 examples, steps of 256: as many examples are seen, of 1,024."""
+    rate = ScaledWarmup(0.01, 256, 1024, examples_before=4 * 64 - 4 * 256)
+    for step, warm in ((4, 0.25), (5, 0.5), (7, 1.0), (100, 1.0)):
+        assert float(rate(step)) == pytest.approx(0.01 * (1 + 3 * warm))
+
+
 @pytest.mark.parametrize("warmup", [0, 1000])
 def test_in_an_optimizer(warmup):
     optimizer = keras.optimizers.SGD(ScaledWarmup(0.5, 128, warmup))
@@ -60,7 +67,7 @@ def test_in_an_optimizer(warmup):
 
 
 def test_round_trip():
-    schedule = ScaledWarmup(0.01, 96, 500, "sqrt")
+    schedule = ScaledWarmup(0.01, 96, 500, "sqrt", 7)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert isinstance(copy, ScaledWarmup)
     assert copy.get_config() == schedule.get_config()
@@ -69,4 +76,5 @@ def test_round_trip():
         "global_batch": 96,
         "warmup_examples": 500,
         "scaling": "sqrt",
+        "examples_before": 7,
     }

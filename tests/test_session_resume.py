@@ -13,6 +13,7 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.simulation.simulate import simulate
 from tal1_hvd.training.begin import Request
+from tal1_hvd.training.checkpoint import load_checkpoint
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import run_session
 from tal1_hvd.training.settings import read_settings
@@ -23,6 +24,7 @@ from tests.sessions import (
     copied,
     files,
     history,
+    in_short_calls,
     timeless,
 )
 
@@ -180,3 +182,56 @@ class TestResume:
         folder = copied(trained, tmp_path / "copy")
         with folder.lock(), pytest.raises(AgreedError, match="another process is training into it"):
             train_run(folder.path, resume=True, epochs=9)
+
+
+@pytest.fixture(scope="module")
+def run(self, train_run, learnable_data):
+    def run(out, calls, resume=False, **changes):
+        if not resume:
+            changes = {**DEFAULTS, "data": str(learnable_data), **changes}
+        future = train_run.process.submit(in_short_calls, changes, out, resume, calls)
+        return future.result(timeout=120)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(self, run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert run_calls(out, -1)[0] is None
+    return RunFolder(out)
+
+
+class TestStopped:
+    """By a signal, after so many of the four graph calls of an epoch."""
+
+    @pytest.mark.parametrize(
+        ("calls", "done"),
+        [(1, "epoch 0 and 64 examples of the next"), (4, "epoch 1"), (10, "epoch 2 and 128 ex")],
+        ids=["first call", "end of an epoch", "third epoch"],
+    )
+    def test_goes_on_bit_by_bit(self, run_calls, unbroken, tmp_path, calls, done):
+        folder = RunFolder(tmp_path / "run")
+        said, messages = run_calls(folder.path, calls)
+        assert said == f"tal1-hvd train --out {folder.path} --resume"
+        assert messages[-1].startswith(f"stopped by a signal after {done}")
+        assert messages[-1].endswith("a checkpoint holds all of it")
+        progress = load_checkpoint(folder.last).progress
+        assert len(history(folder)) == progress.epoch
+        assert not folder.metrics.exists()
+        said, messages = run_calls(folder.path, -1, resume=True)
+        assert said is None
+        assert f"going on after {progress.describe()}" in messages
+        assert_same_results(folder, unbroken)
+
+    def test_again_and_again(self, run_calls, unbroken, tmp_path):
+        folder, sessions = RunFolder(tmp_path / "run"), 1
+        run_calls(folder.path, 3)
+        while run_calls(folder.path, 3, resume=True)[0] is not None:
+            sessions += 1
+        assert sessions > EPOCHS
+        assert_same_results(folder, unbroken)
+
+    def test_in_the_last_epoch_it_finishes(self, run_calls, unbroken, tmp_path):
+        assert run_calls(tmp_path / "run", 16)[0] is None
+        assert_same_results(RunFolder(tmp_path / "run"), unbroken)

@@ -15,14 +15,15 @@ import tensorflow as tf
 from tal1_hvd.aggregation.all_reduce import AllReduce
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.communicator import SingleProcess
-from tal1_hvd.training import train as train_module
+from tal1_hvd.training import trainer as trainer_module
 from tal1_hvd.training.checkpoint import load_checkpoint
 from tal1_hvd.training.plan import plan_batches
 from tal1_hvd.training.reporters import Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings
 from tal1_hvd.training.step import Totals
-from tal1_hvd.training.train import Trainer, train
+from tal1_hvd.training.train import train
+from tal1_hvd.training.trainer import Call, Trainer
 from tests.sessions import history, predictions, timeless
 
 
@@ -179,9 +180,9 @@ class TestRanks:
             assert reporter.finished == 1
         assert shared[1][0].rows == shared[1][2].rows
 
-    def test_advance_counts_every_example_once(self, learnable_data, monkeypatch):
+    def test_calls_count_every_example_once(self, learnable_data, monkeypatch):
         """In calls of the graph that are not all as long."""
-        monkeypatch.setattr(train_module, "_MOST_STEPS_A_CALL", 2)
+        monkeypatch.setattr(trainer_module, "_MOST_STEPS_A_CALL", 2)
         settings = TrainSettings(batch_size=20, accumulation=4)
         dataset = open_dataset(learnable_data)
         batching, alone = plan_batches(settings, dataset, 0, 1), SingleProcess()
@@ -190,8 +191,6 @@ class TestRanks:
         trainer = Trainer(
             settings, dataset, batching, alone, None, None, aggregation, lambda ranks: totals, None
         )
-        advanced = []
-        means = trainer.train_epoch(0, advanced.append)
         # Steps of 80, 80 and 50 are two calls, each of which gave the same totals.
-        assert means == {"train_loss": 1.0, "train_accuracy": 140 / 210}
-        assert sum(advanced) == 210
+        assert list(trainer.calls(0)) == [Call(2, 160, 105.0, 70), Call(1, 50, 105.0, 70)]
+        assert list(trainer.calls(0, 160)) == [Call(1, 50, 105.0, 70)]

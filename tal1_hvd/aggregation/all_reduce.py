@@ -24,6 +24,8 @@ class AllReduce(Aggregation):
         Of gradients on their way.
     """
 
+    pausable = True
+
     def __init__(
         self,
         inner: keras.optimizers.Optimizer,

@@ -25,7 +25,14 @@ class Aggregation(ABC):
     variables : sequence of keras.Variable
         What it updates.
     communicator : Communicator
+
+    Attributes
+    ----------
+    pausable : bool
+        Between two steps, the model and `state` on rank 0 are all that the next depends on.
     """
+
+    pausable = False
 
     def __init__(
         self,

@@ -86,7 +86,7 @@ def main() -> int:
     import tensorflow as tf
 
     from tal1_hvd.training.step import Batches, gather
-    from tal1_hvd.training.train import Trainer
+    from tal1_hvd.training.trainer import Trainer
 
     dataset = open_dataset(settings.data, verify=False)
     batching = plan_batches(settings, dataset, communicator.rank, communicator.size)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 
+# Exit code of a run that a signal has stopped after a checkpoint: EX_TEMPFAIL of <sysexits.h>, by
+# which schedulers can tell it from one that is done.
+STOPPED = 75
+
 
 def report(text: str) -> None:
     """Write an error as one line, in one call, so that lines of several ranks stay whole."""

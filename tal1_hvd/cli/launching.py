@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tal1_hvd.cli.errors import report
+from tal1_hvd.cli.errors import STOPPED, report, say
 from tal1_hvd.distributed.launch import find_launcher, launch_ranks
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
@@ -76,13 +76,15 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     reporter.message(f"starting {count} ranks{slow}")
     code = _watch_ranks(launcher, request, folder, reporter)
     reporter.finish()
-    go_on = f"; go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
+    go_on = f"go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
     if code == _INTERRUPTED:
-        report(f"interrupted{go_on}")
+        report(f"interrupted; {go_on}")
+    elif code == STOPPED:
+        say(go_on)
     elif code == _REFUSED:
         begun.take_back()
     elif code != 0:
-        report(f"the job ended with exit code {code}{go_on}")
+        report(f"the job ended with exit code {code}; {go_on}")
         code = 1
     return folder, code
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tal1_hvd.cli.arguments import Parser, add_setting
-from tal1_hvd.cli.errors import report
+from tal1_hvd.cli.errors import STOPPED, report, say
 from tal1_hvd.cli.launching import launch, make_reporter, shown_elsewhere
 from tal1_hvd.cli.tables import show_metrics
 from tal1_hvd.distributed.agreement import AgreedError
@@ -26,6 +26,7 @@ from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.begin import Request
+from tal1_hvd.training.interruptions import Stopped
 from tal1_hvd.training.manifest import is_published_experiment, read_manifest
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import run_session
@@ -218,6 +219,10 @@ def _train(request: Request, size: int) -> int:
         if launched_rank() in (None, 0):
             report(str(error))
         return 2
+    except Stopped as stopped:
+        if launched_rank() in (None, 0) and not shown_elsewhere():
+            say(f"go on with: {stopped}")
+        return STOPPED
     except Exception as error:
         if size == 1:
             raise

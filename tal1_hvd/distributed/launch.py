@@ -118,7 +118,12 @@ def launch_ranks(
         text=True,
         errors="replace",
     )
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: job.terminate())
+    # mpirun and our own launcher hand it on, and leave ranks the time that a checkpoint takes.
+    asked = signal.SIGTERM if Path(command[0]).name == "horovodrun" else signal.SIGUSR1
+    previous = {
+        number: signal.signal(number, lambda *_: job.send_signal(asked))
+        for number in (signal.SIGTERM, signal.SIGUSR1)
+    }
     # A thread of its own, so that neither stream fills up and blocks the ranks.
     errors = threading.Thread(target=_copy, args=(job.stderr, _write_errors), daemon=True)
     errors.start()
@@ -131,7 +136,8 @@ def launch_ranks(
         job.wait()
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent() -> Callable[[], object]:

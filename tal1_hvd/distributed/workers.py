@@ -61,7 +61,11 @@ def run_workers(count: int, program: Sequence[str]) -> int:
         The exit code of the first worker that failed, 128 + its number for a signal; or 0.
     """
     workers: list[subprocess.Popen[bytes]] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    handlers = {
+        signal.SIGTERM: lambda number, frame: sys.exit(128 + number),
+        signal.SIGUSR1: lambda number, frame: [w.send_signal(number) for w in workers],
+    }
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         for environment in worker_environments(count):
             workers.append(
@@ -83,7 +87,8 @@ def run_workers(count: int, program: Sequence[str]) -> int:
         _end(workers)
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:

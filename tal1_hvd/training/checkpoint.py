@@ -40,6 +40,12 @@ class Progress:
         Spent in epochs, over all sessions.
     history : list of dict
         A row an epoch.
+    examples : int
+        Of the epoch that has begun, over all ranks.
+    sums : list of list of float
+        Of each process over these: the loss in nats, and how many were classified rightly.
+    steps, seen : int
+        Updates so far, and the sum of their global batches, a last smaller one counted in full.
     """
 
     epoch: int = 0
@@ -47,6 +53,29 @@ class Progress:
     best_loss: float | None = None
     train_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    examples: int = 0
+    sums: list[list[float]] = field(default_factory=list)
+    steps: int = 0
+    seen: int = 0
+
+    def describe(self) -> str:
+        """Say how far that is."""
+        examples = f" and {self.examples:,} examples of the next" if self.examples else ""
+        return f"epoch {self.epoch}{examples}"
+
+    def ahead(self, global_batch: int) -> int:
+        """Return how many more examples were seen than by as many steps of a global batch."""
+        return self.seen - self.steps * global_batch
+
+    def sums_of(self, process: int, processes: int) -> tuple[float, int]:
+        """Return the sums that a process goes on from.
+
+        Its own, where there are as many processes as before; otherwise the first takes all.
+        """
+        own = self.sums if process == 0 else []
+        if len(self.sums) == processes:
+            own = [self.sums[process]]
+        return float(sum(loss for loss, _ in own)), int(sum(correct for _, correct in own))
 
     def after_epoch(self, row: dict[str, Any], train_seconds: float) -> Progress:
         """Return the progress after one more epoch.
@@ -68,6 +97,8 @@ class Progress:
             best_loss=loss if better else self.best_loss,
             train_seconds=train_seconds,
             history=[*self.history, row],
+            examples=0,
+            sums=[],
         )
 
     def finished(self, epochs: int, patience: int | None) -> bool:
@@ -180,6 +211,15 @@ def _plausible(progress: Progress) -> bool:
         and isinstance(progress.history, list)
         and all(isinstance(row, dict) for row in progress.history)
         and len(progress.history) == progress.epoch
+        and all(
+            type(number) is int and number >= 0
+            for number in (progress.examples, progress.steps, progress.seen)
+        )
+        and isinstance(progress.sums, list)
+        and all(
+            isinstance(pair, list) and [type(number) for number in pair] == [float, float]
+            for pair in progress.sums
+        )
     )
 
 

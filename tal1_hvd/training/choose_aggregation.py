@@ -23,6 +23,7 @@ def make_aggregation(
     global_batch: int,
     model: keras.Model,
     communicator: Communicator,
+    examples_before: int = 0,
 ) -> tuple[Aggregation, keras.Model]:
     """Make the aggregation of a run, with its optimizer.
 
@@ -34,6 +35,8 @@ def make_aggregation(
     model : keras.Model
         All ranks get rank 0's values.
     communicator : Communicator
+    examples_before : int
+        By which the learning rate is warmer than steps of this global batch have made it.
 
     Returns
     -------
@@ -52,7 +55,11 @@ def make_aggregation(
     # Where every rank's batch makes an update of its own, the rate is that of a rank's batch.
     batch = global_batch // communicator.size if asynchronous else global_batch
     rate = ScaledWarmup(
-        settings.learning_rate, batch, settings.warmup_examples, settings.rate_scaling
+        settings.learning_rate,
+        batch,
+        settings.warmup_examples,
+        settings.rate_scaling,
+        examples_before,
     )
     optimizer = _OPTIMIZERS[settings.optimizer](rate)
     if asynchronous:

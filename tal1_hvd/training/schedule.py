@@ -29,12 +29,21 @@ class ScaledWarmup(keras.optimizers.schedules.LearningRateSchedule):
     scaling : {"linear", "sqrt", "none"}
         The rate grows by the global batch over 64, or by the square root of that (Krizhevsky 2014,
         One weird trick for parallelizing convolutional neural networks), or not at all.
+    examples_before : int
+        What is to be added to the examples of the steps so far, where earlier ones had another
+        global batch.
     """
 
     def __init__(
-        self, base_rate: float, global_batch: int, warmup_examples: int, scaling: str = "linear"
+        self,
+        base_rate: float,
+        global_batch: int,
+        warmup_examples: int,
+        scaling: str = "linear",
+        examples_before: int = 0,
     ):
         super().__init__()
+        self.examples_before = examples_before
         self.scaling = scaling
         self.base_rate = base_rate
         self.global_batch = global_batch
@@ -45,7 +54,7 @@ class ScaledWarmup(keras.optimizers.schedules.LearningRateSchedule):
         scale = (self.global_batch / REFERENCE_BATCH) ** RATE_SCALINGS[self.scaling]
         if self.warmup_examples == 0:
             return keras.ops.convert_to_tensor(self.base_rate * scale)
-        seen = keras.ops.cast(step, "float32") * self.global_batch
+        seen = keras.ops.cast(step, "float32") * self.global_batch + self.examples_before
         progress = keras.ops.minimum(seen / self.warmup_examples, 1.0)
         return self.base_rate * (1.0 + (scale - 1.0) * progress)
 
@@ -56,4 +65,5 @@ class ScaledWarmup(keras.optimizers.schedules.LearningRateSchedule):
             "global_batch": self.global_batch,
             "warmup_examples": self.warmup_examples,
             "scaling": self.scaling,
+            "examples_before": self.examples_before,
         }

@@ -17,6 +17,7 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
 from tal1_hvd.training.begin import Begun, Request, begin
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, load_checkpoint, require_fit
+from tal1_hvd.training.interruptions import Stopped
 from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import Plan, make_plan, read_goal
 from tal1_hvd.training.reporters import Reporter, Silent
@@ -58,8 +59,8 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     ------
     InputError
         The request cannot be carried out: an AgreedError, unless rank 0 saw it before ranks met.
-    KeyboardInterrupt
-        With the command that goes on.
+    KeyboardInterrupt, Stopped
+        With the command that goes on; Stopped after a checkpoint.
     """
     size = launched_world_size()
     ranks = size or request.replicas
@@ -72,10 +73,10 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
         if begun is not None:
             begun.take_back()
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as ended:
         if begun is None:
             raise
-        raise KeyboardInterrupt(f"tal1-hvd train --out {begun.folder.path} --resume") from None
+        raise type(ended)(f"tal1-hvd train --out {begun.folder.path} --resume") from None
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,13 @@ def _start(
 def _train(session: _Session) -> Result:
     # Imports TensorFlow, which had to be set up first.
     from tal1_hvd.models.dna_conv_pool import why_not_compiled
-    from tal1_hvd.training.train import Trainer, snapshot, train
+    from tal1_hvd.training.train import train
+    from tal1_hvd.training.trainer import Trainer
 
     communicator, plan, folder = session.communicator, session.plan, session.folder
     rank, reporter = communicator.rank, session.reporter
     trainer = Trainer.build(plan.goal.settings, plan.dataset, plan.batching, communicator)
-    like = snapshot(trainer, Progress())
+    like = trainer.snapshot(Progress())
     checkpoint = together(
         communicator,
         lambda: _take_over(folder, plan, session.manifest, like) if rank == 0 else None,
@@ -150,14 +152,20 @@ def _train(session: _Session) -> Result:
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
     reporter.message(_describe(plan, folder, session.device, communicator))
     if plan.goal.manifest is not None and rank == 0:
-        epoch = checkpoint.progress.epoch if checkpoint is not None else 0
         reporter.message(
-            f"going on after epoch {epoch}" if epoch else "no checkpoint yet: from the start"
+            "no checkpoint yet: from the start"
+            if checkpoint is None
+            else f"going on after {checkpoint.progress.describe()}"
         )
     reason = why_not_compiled()
     if reason is not None:
         reporter.message(f"the first layer uses TensorFlow's own operations: {reason}")
-    metrics = train(trainer, folder, reporter, checkpoint)
+    try:
+        metrics = train(trainer, folder, reporter, checkpoint)
+    except Stopped as stopped:
+        reporter.message(f"stopped by a signal after {stopped}; a checkpoint holds all of it")
+        communicator.close()
+        raise
     # No rank leaves, and stops giving signs of life, before all are done.
     communicator.close()
     return Result(folder.path, metrics, rank)

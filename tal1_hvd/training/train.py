@@ -3,167 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
 
-from tal1_hvd.aggregation.base import Aggregation, assign
-from tal1_hvd.data.batches import Batching
-from tal1_hvd.data.dataset import Dataset
+from tal1_hvd.aggregation.base import assign
 from tal1_hvd.distributed.agreement import AgreedError
-from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
-from tal1_hvd.models.first_layer import fuse_first_layer
-from tal1_hvd.models.registry import build_model
-from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, save_checkpoint
-from tal1_hvd.training.choose_aggregation import make_aggregation
+from tal1_hvd.training.interruptions import Keeper, RanksChanged, Rhythm, Signals, Stopped
 from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.settings import TrainSettings
-from tal1_hvd.training.step import Batches, Totals, compile_steps, gather, make_gradient, read_ahead
 from tal1_hvd.training.tensorboard import TensorBoardLog
+from tal1_hvd.training.trainer import Trainer
 
-# Steps in one graph call: enough that the call costs nothing, few enough that progress shows...
-_MOST_STEPS_A_CALL = 64
-# ...and that their sequences take little memory.
-_BYTES_A_CALL = 8_000_000
 # Epochs can be shorter than a checkpoint takes to reach the disk.
 _SECONDS_BETWEEN_CHECKPOINTS = 2.0
 _EPOCH_METRICS = ("loss", "accuracy", "auroc", "auprc")
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """A model in training on this rank, with all that an epoch needs.
-
-    Attributes
-    ----------
-    settings : TrainSettings
-    dataset : Dataset
-    batching : Batching
-        Of this process's first rank.
-    communicator : Communicator
-    model : keras.Model
-        Of Keras's own layers; `scorer` uses its variables.
-    learner : keras.Model
-        What this rank trains: the same, or this rank's part of it, with a fused first layer.
-    aggregation : Aggregation
-    steps : callable
-        What `compile_steps` made.
-    scorer : Scorer
-    """
-
-    settings: TrainSettings
-    dataset: Dataset
-    batching: Batching
-    communicator: Communicator
-    model: keras.Model
-    learner: keras.Model
-    aggregation: Aggregation
-    steps: Callable[[Sequence[Batches]], Totals]
-    scorer: Scorer
-
-    @property
-    def shares(self) -> list[Batching]:
-        """What each rank of this process takes."""
-        ranks = range(self.communicator.replicas)
-        return [replace(self.batching, rank=self.batching.rank + rank) for rank in ranks]
-
-    @property
-    def steps_a_call(self) -> int:
-        """How many steps one graph call makes at most."""
-        step = self.batching.batch * self.batching.accumulation * self.communicator.replicas
-        return min(max(_BYTES_A_CALL // (step * self.dataset.length), 1), _MOST_STEPS_A_CALL)
-
-    @classmethod
-    def build(
-        cls,
-        settings: TrainSettings,
-        dataset: Dataset,
-        batching: Batching,
-        communicator: Communicator,
-    ) -> Trainer:
-        """Build the model and its optimizer, equal on all ranks, and trace the graphs."""
-        with communicator.scope():
-            model = build_model(settings.model, dataset.length, settings.seed, settings.precision)
-            aggregation, learner = make_aggregation(
-                settings, batching.global_batch, model, communicator
-            )
-            fused = fuse_first_layer(model)
-            learner = fused if learner is model else fuse_first_layer(learner)
-        gradient = make_gradient(learner, batching.accumulation)
-        shape = (batching.accumulation, batching.batch, dataset.length)
-        steps = compile_steps(gradient, aggregation, communicator, shape)
-        scorer = Scorer(fused, communicator=communicator)
-        return cls(
-            settings, dataset, batching, communicator, model, learner, aggregation, steps, scorer
-        )
-
-    def train_epoch(self, epoch: int, advance: Callable[[int], None]) -> dict[str, float]:
-        """Train for an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-        advance : callable
-            Told how many examples were done over all ranks.
-
-        Returns
-        -------
-        dict
-            Mean loss in nats and accuracy while training, over the examples of all ranks.
-        """
-        dataset, rows = self.dataset, self.dataset.rows("train")
-        chunks = (share.epoch(epoch).chunks(self.steps_a_call) for share in self.shares)
-        self.aggregation.begin_epoch()
-        read = partial(gather, dataset.sequences, dataset.labels, rows)
-        loss, correct = 0.0, 0
-        for batches in read_ahead(
-            lambda ranks: [read(r) for r in ranks], zip(*chunks, strict=True)
-        ):
-            totals = self.steps(batches)
-            loss += float(totals.loss)
-            correct += int(totals.correct)
-            advance(int(batches[0].counts.sum()))
-        sums = self.communicator.all_gather(np.array([[loss, float(correct)]])).sum(axis=0)
-        # Ranks that share a model take the same examples.
-        counted = len(rows) * self.communicator.size // self.batching.size
-        return {
-            "train_loss": float(sums[0] / counted),
-            "train_accuracy": float(sums[1] / counted),
-            **self.aggregation.end_epoch(),
-        }
-
-    def scores(self, split: str) -> np.ndarray:
-        """Score a split, each rank a part.
-
-        Parameters
-        ----------
-        split : {"train", "validation", "test"}
-
-        Returns
-        -------
-        np.ndarray, shape=(n_split,)
-            In row order, on every rank.
-        """
-        rows = self.dataset.rows(split)
-        if not len(rows):
-            return np.empty(0)
-        shares = np.array_split(rows, self.communicator.size)
-        first = self.communicator.rank
-        own = np.concatenate(shares[first : first + self.communicator.replicas])
-        return self.communicator.all_gather(self.scorer(self.dataset.sequences, own))
-
-    def labels(self, split: str) -> np.ndarray:
-        """Return a split's labels in row order, shape (n_split,)."""
-        return self.dataset.labels[self.dataset.rows(split)]
 
 
 def train(
@@ -171,6 +29,8 @@ def train(
     folder: RunFolder,
     reporter: Reporter,
     checkpoint: Checkpoint | None = None,
+    keeper: Keeper | None = None,
+    saved: int | None = None,
 ) -> dict[str, Any]:
     """Train until all epochs are done or patience is lost; then score the best model.
 
@@ -183,96 +43,221 @@ def train(
         Told of the course; says something on rank 0 only.
     checkpoint : Checkpoint, optional
         On rank 0, where the run goes on from.
+    keeper : Keeper, optional
+        Where ranks may come and go.
+    saved : int, optional
+        Epochs of the checkpoint on disk, if `checkpoint` is not that one.
 
     Returns
     -------
     dict
         What `metrics.json` holds.
+
+    Raises
+    ------
+    Stopped
+        SIGTERM or SIGUSR1 came; a checkpoint is saved.
+    RanksChanged
+        `keeper` knows of ranks that come or go, and has what was done.
+    AgreedError
+        The loss is not finite any more.
     """
-    last, best = _resume(trainer, checkpoint)
-    communicator, settings = trainer.communicator, trainer.settings
-    saved, saved_at = last.progress.epoch, time.perf_counter()
-    reporter.start(settings.epochs, saved, trainer.batching.examples)
-    log = TensorBoardLog(folder.tensorboard) if communicator.rank == 0 else None
-    # As if all earlier sessions had run without a break before this one.
-    began = time.perf_counter() - last.progress.train_seconds
-    try:
-        while not last.progress.finished(settings.epochs, settings.patience):
-            last, best = _epoch(trainer, last, best, began, reporter)
-            finished = last.progress.finished(settings.epochs, settings.patience)
-            due = time.perf_counter() - saved_at >= _SECONDS_BETWEEN_CHECKPOINTS
-            if log is not None and (due or finished):
-                # First: an epoch that is saved is not logged again.
-                log.write(last.progress.history[saved:])
-                _save(folder, last, best, saved)
-                saved, saved_at = last.progress.epoch, time.perf_counter()
-                seconds = saved_at - began
-                last = replace(last, progress=replace(last.progress, train_seconds=seconds))
-    finally:
-        reporter.finish()
-    assign(trainer.model.variables, last.best)
-    return _finish(trainer, folder, last.progress)
+    with Signals() as signals:
+        course = _Course(trainer, folder, reporter, keeper, signals)
+        course.begin(checkpoint, saved)
+        try:
+            while not course.finished:
+                course.epoch()
+        finally:
+            reporter.finish()
+    assign(trainer.model.variables, course.last.best)
+    return _finish(trainer, folder, course.last.progress)
 
 
-def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[Checkpoint, Checkpoint]:
-    """Restore rank 0's checkpoint on all ranks; return the last epoch's and the best one's."""
-    fresh = snapshot(trainer, Progress())
-    last = fresh if checkpoint is None else checkpoint
-    progress = Progress(**trainer.communicator.broadcast_json(vars(last.progress)))
-    if progress.epoch:
-        trainer.aggregation.restore(last.model, last.optimizer)
-    last = replace(last, progress=progress)
-    # Only rank 0's best weights are used until the end, when they are broadcast.
-    return last, replace(last, model=last.best)
+class _Course:
+    """A session of a run, from a checkpoint to the last epoch.
 
+    Attributes
+    ----------
+    last, best : Checkpoint
+        What training goes on from, and what it was at the best epoch.
+    """
 
-def _epoch(
-    trainer: Trainer, last: Checkpoint, best: Checkpoint, began: float, reporter: Reporter
-) -> tuple[Checkpoint, Checkpoint]:
-    """Train and validate for one epoch; return its checkpoint and the best one's."""
-    communicator = trainer.communicator
-    start = time.perf_counter()
-    training = trainer.train_epoch(last.progress.epoch, reporter.advance)
-    seconds_training = time.perf_counter() - start
-    scores = trainer.scores("validation")
-    row: dict[str, Any] = {}
-    if communicator.rank == 0:
-        metrics = summary(trainer.labels("validation"), scores)
+    last: Checkpoint
+    best: Checkpoint
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        reporter: Reporter,
+        keeper: Keeper | None,
+        signals: Signals,
+    ):
+        self._trainer = trainer
+        self._communicator = trainer.communicator
+        self._folder = folder
+        self._reporter = reporter
+        self._keeper = keeper
+        self._signals = signals
+        self._rhythm = Rhythm()
+
+    def begin(self, checkpoint: Checkpoint | None, saved: int | None) -> None:
+        """Restore rank 0's checkpoint on all ranks."""
+        trainer = self._trainer
+        last = trainer.snapshot(Progress()) if checkpoint is None else checkpoint
+        progress = Progress(**self._communicator.broadcast_json(vars(last.progress)))
+        if progress.steps or progress.epoch:
+            trainer.aggregation.restore(last.model, last.optimizer)
+        self.last = replace(last, progress=progress)
+        # Only rank 0's best weights are used until the end, when they are broadcast.
+        self.best = replace(self.last, model=last.best)
+        self._log = TensorBoardLog(self._folder.tensorboard) if self._is_first else None
+        self._saved = progress.epoch if saved is None else saved
+        self._saved_at = time.perf_counter()
+        # As if all earlier sessions had run without a break before this one.
+        self._began = time.perf_counter() - progress.train_seconds
+        self._reporter.start(trainer.settings.epochs, progress.epoch, trainer.batching.examples)
+        self._reporter.advance(progress.examples)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or patience is lost."""
+        settings = self._trainer.settings
+        return self.last.progress.finished(settings.epochs, settings.patience)
+
+    @property
+    def _is_first(self) -> bool:
+        return self._communicator.rank == 0
+
+    def epoch(self) -> None:
+        """Train and validate for what is left of an epoch."""
+        trainer, start = self._trainer, time.perf_counter()
+        before = self.last.progress
+        loss, correct = before.sums_of(*self._process)
+        trainer.aggregation.begin_epoch()
+        for call in trainer.calls(before.epoch, before.examples):
+            loss, correct = loss + call.loss, correct + call.correct
+            self._count(call.steps, call.examples)
+            self._reporter.advance(call.examples)
+            # The end of the epoch is a point of its own.
+            rest = trainer.batching.examples - self.last.progress.examples
+            if rest and trainer.aggregation.pausable and self._rhythm.due():
+                self._pause(loss, correct)
+        trained = time.perf_counter() - start
+        sums, wanted, _ = self._look(loss, correct)
+        # Ranks that share a model take the same examples.
+        counted = trainer.batching.examples * self._communicator.size // trainer.batching.size
         row = {
-            "epoch": last.progress.epoch + 1,
-            **training,
-            **{f"validation_{name}": metrics[name] for name in _EPOCH_METRICS},
-            "learning_rate": trainer.aggregation.learning_rate,
-            "examples_per_second": trainer.batching.examples / seconds_training,
-            "seconds": time.perf_counter() - start,
+            "train_loss": sum(pair[0] for pair in sums) / counted,
+            "train_accuracy": sum(pair[1] for pair in sums) / counted,
+            **trainer.aggregation.end_epoch(),
         }
-    # All ranks go on from the same numbers, so they stop at the same epoch.
-    row = communicator.broadcast_json(row)
-    if not np.isfinite(row["train_loss"]) or not np.isfinite(row["validation_loss"]):
-        raise AgreedError(
-            f"--learning-rate: the loss is not finite any more in epoch {row['epoch']}; "
-            f"choose a lower one than {trainer.settings.learning_rate:g}, and another --out"
+        row = self._validate(row, start, trained, trainer.batching.examples - before.examples)
+        progress = self.last.progress.after_epoch(row, time.perf_counter() - self._began)
+        self._reach(progress)
+        self._reporter.epoch(row)
+        if self._is_first and (
+            self.finished or time.perf_counter() - self._saved_at >= _SECONDS_BETWEEN_CHECKPOINTS
+        ):
+            self._save()
+        if not self.finished:
+            self._leave(wanted)
+
+    def _validate(
+        self, row: dict[str, Any], start: float, trained: float, examples: int
+    ) -> dict[str, Any]:
+        """Score the validation split; return the epoch's line of the history, on all ranks."""
+        trainer = self._trainer
+        scores = trainer.scores("validation")
+        if self._is_first:
+            metrics = summary(trainer.labels("validation"), scores)
+            row = {
+                "epoch": self.last.progress.epoch + 1,
+                **row,
+                **{f"validation_{name}": metrics[name] for name in _EPOCH_METRICS},
+                "learning_rate": trainer.aggregation.learning_rate,
+                "examples_per_second": examples / trained,
+                "seconds": time.perf_counter() - start,
+            }
+        # All ranks go on from the same numbers, so they stop at the same epoch.
+        row = self._communicator.broadcast_json(row)
+        if not np.isfinite(row["train_loss"]) or not np.isfinite(row["validation_loss"]):
+            raise AgreedError(
+                f"--learning-rate: the loss is not finite any more in epoch {row['epoch']}; "
+                f"choose a lower one than {trainer.settings.learning_rate:g}, and another --out"
+            )
+        return row
+
+    def _count(self, steps: int, examples: int) -> None:
+        progress = self.last.progress
+        seen = progress.seen + steps * self._trainer.batching.global_batch
+        progress = replace(
+            progress,
+            examples=progress.examples + examples,
+            steps=progress.steps + steps,
+            seen=seen,
         )
-    progress = last.progress.after_epoch(row, time.perf_counter() - began)
-    now = snapshot(trainer, progress)
-    if progress.best_epoch == progress.epoch:
-        best = now
-    reporter.epoch(row)
-    return replace(now, best=best.model), best
+        self.last = replace(self.last, progress=progress)
 
+    def _pause(self, loss: float, correct: int) -> None:
+        """Look for interruptions within an epoch; keep what was done where ranks may go."""
+        sums, wanted, calls = self._look(loss, correct)
+        if self._keeper is not None or any(wanted):
+            seconds = time.perf_counter() - self._began
+            self._reach(replace(self.last.progress, sums=sums, train_seconds=seconds))
+        self._rhythm.looked(calls)
+        self._leave(wanted)
 
-def snapshot(trainer: Trainer, progress: Progress) -> Checkpoint:
-    """Return a checkpoint of what is there, best or not; called by all ranks."""
-    model = [np.array(variable) for variable in trainer.model.variables]
-    return Checkpoint(progress, model, trainer.aggregation.state(), model)
+    def _look(self, loss: float, correct: int) -> tuple[list[list[float]], tuple[int, int], int]:
+        """Return all processes' sums, what asks any of them to leave, and when to look again.
 
+        What asks is the number of a signal, and whether ranks come or go; 0 for nothing.
+        """
+        changed = self._keeper is not None and self._keeper.changed()
+        own = [loss, correct, self._signals.received, changed, self._rhythm.proposal]
+        all_own = self._communicator.all_gather(np.array([own], dtype=np.float64))
+        wanted = int(all_own[:, 2].max()), int(all_own[:, 3].max())
+        return all_own[:, :2].tolist(), wanted, int(all_own[0, 4])
 
-def _save(folder: RunFolder, last: Checkpoint, best: Checkpoint, saved: int) -> None:
-    """Save checkpoints; `saved` is the epoch of those before."""
-    if last.progress.best_epoch > saved:
-        save_checkpoint(folder.best, best)
-    save_checkpoint(folder.last, last)
-    folder.write_history(last.progress.history)
+    def _reach(self, progress: Progress) -> None:
+        """Take a snapshot, and keep it where ranks may go."""
+        now = self._trainer.snapshot(progress)
+        if progress.examples == 0 and progress.best_epoch == progress.epoch:
+            self.best = now
+        self.last = replace(now, best=self.best.model)
+        if self._keeper is not None:
+            self._keeper.keep(self.last, self.best)
+
+    def _leave(self, wanted: tuple[int, int]) -> None:
+        """End the session if any rank has noticed what asks for it."""
+        number, changed = wanted
+        if number:
+            if self._is_first:
+                self._save()
+            raise Stopped(self.last.progress.describe())
+        if changed:
+            raise RanksChanged("ranks come or go")
+
+    def _save(self) -> None:
+        """Write checkpoints, history and TensorBoard's log."""
+        saved, progress = self._saved, self.last.progress
+        # First: an epoch that is saved is not logged again.
+        self._log.write(progress.history[saved:])
+        if progress.best_epoch > saved:
+            save_checkpoint(self._folder.best, self.best)
+        save_checkpoint(self._folder.last, self.last)
+        self._folder.write_history(progress.history)
+        self._saved, self._saved_at = progress.epoch, time.perf_counter()
+        seconds = self._saved_at - self._began
+        self.last = replace(self.last, progress=replace(progress, train_seconds=seconds))
+
+    @property
+    def _process(self) -> tuple[int, int]:
+        """The number of this process, and how many there are."""
+        communicator = self._communicator
+        replicas = communicator.replicas
+        return communicator.rank // replicas, communicator.size // replicas
 
 
 def _finish(trainer: Trainer, folder: RunFolder, progress: Progress) -> dict[str, Any]:

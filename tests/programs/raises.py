@@ -4,17 +4,17 @@ import sys
 
 from tal1_hvd.cli.main import main
 from tal1_hvd.distributed.environment import launched_rank
-from tal1_hvd.training import train
+from tal1_hvd.training.trainer import Trainer
 
 if launched_rank() == 1:
-    intact = train.Trainer.train_epoch
+    intact = Trainer.calls
 
-    def train_epoch(self, epoch, advance):
+    def calls(self, epoch, done=0):
         """Raise in the sixth epoch."""
         if epoch == 5:
             raise ValueError("this disk is on fire")
-        return intact(self, epoch, advance)
+        return intact(self, epoch, done)
 
-    train.Trainer.train_epoch = train_epoch
+    Trainer.calls = calls
 
 sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,92 @@
+"""What ends training before its time, and how often ranks look for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+from tal1_hvd.training.checkpoint import Checkpoint
+
+# By schedulers, before they end a job.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Of the time that training takes, what looking may take.
+_SHARE = 0.02
+
+
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
+    """A signal has ended training; a checkpoint holds all that was done. Says how much that is."""
+
+
+class RanksChanged(Exception):  # noqa: N818 (nothing went wrong)
+    """Ranks come or go; training goes on among those that are there then."""
+
+
+class Keeper(Protocol):
+    """Keeps what training has reached where ranks come and go."""
+
+    def keep(self, last: Checkpoint, best: Checkpoint) -> None:
+        """Remember the newest and the best state; called on every rank."""
+
+    def changed(self) -> bool:
+        """Say whether this process has heard of ranks that come or go."""
+
+
+class Signals:
+    """Notes SIGTERM and SIGUSR1 while its block runs.
+
+    Signals reach the main thread alone: in others the block does nothing.
+
+    Attributes
+    ----------
+    received : int
+        The latest, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+
+class Rhythm:
+    """Counts graph calls between the points at which ranks look for interruptions.
+
+    As many lie between two of them as keep their cost to 2 % of the time, by rank 0's clock.
+    """
+
+    def __init__(self) -> None:
+        self.proposal = 1
+        self._every = 1
+        self._calls = 0
+        self._since = time.perf_counter()
+        self._began = self._since
+
+    def due(self) -> bool:
+        """Count a call; say whether ranks look now."""
+        self._calls += 1
+        if self._calls < self._every:
+            return False
+        self._began = time.perf_counter()
+        return True
+
+    def looked(self, every: int) -> None:
+        """Note that ranks have looked, and after how many calls they do so again."""
+        now = time.perf_counter()
+        a_call = (self._began - self._since) / self._calls
+        self.proposal = max(int((now - self._began) / (_SHARE * max(a_call, 1e-9))), 1)
+        self._every, self._calls, self._since = every, 0, now
