@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,8 @@ STEPS = {
     "batch 64, 4 passes a step": Step(accumulation=4),
     "batch 64, float16 on the way": Step(width=2),
 }
+# All ranks sum, as Horovod has them do; a server is no such thing.
+SUMS = ("ring", "tree")
 MESSAGES = (8, 1_000_000)
 EXCHANGES = 2_000
 
@@ -67,10 +70,10 @@ class Point(NamedTuple):
         return Step(self.batch, self.accumulation, WIDTHS[self.compression])
 
 
-# The first gives the overhead, and with the second the time of computing.
+# The first gives the overhead, and with the second the time of computing; the others are checked.
+FITTED = (Point(64), Point(1024))
 POINTS = (
-    Point(64),
-    Point(1024),
+    *FITTED,
     Point(16),
     Point(256),
     Point(64, accumulation=4),
@@ -88,8 +91,12 @@ def main() -> None:
     constants = fit(steps, alone, here)
     (DOCS / "scaling.md").write_text(document(steps, constants, here, turns))
     curves = {
-        network.name: (RANKS, [100 * efficiency(constants, Step(), n, network) for n in RANKS])
+        f"{network.name}, {name}": (
+            RANKS,
+            [100 * efficiency(constants, Step(algorithm=name), n, network) for n in RANKS],
+        )
         for network in NETWORKS
+        for name in SUMS
     }
     drawn = figures.lines(curves, "ranks", "efficiency, %", logarithmic=True)
     drawn.savefig(DOCS / "scaling.svg", metadata={"Date": None})
@@ -146,8 +153,8 @@ def exchange(out: Path) -> None:
 
 
 def fit(steps: dict[Point, float], alone: dict[Point, float], here: Network) -> Constants:
-    """Take the constants from the first two points."""
-    small, large = POINTS[:2]
+    """Take the constants from two points."""
+    small, large = FITTED
     per_example = (alone[large] - alone[small]) / (large.batch - small.batch)
     fixed = max(alone[small] - per_example * small.batch, 0.0)
     computing = Constants(fixed, per_example, 0.0, PARAMETERS)
@@ -157,7 +164,7 @@ def fit(steps: dict[Point, float], alone: dict[Point, float], here: Network) -> 
 
 def document(measured: dict[Point, float], constants: Constants, here: Network, turns: int) -> str:
     """Return docs/scaling.md."""
-    checked = POINTS[1:]
+    checked = [point for point in POINTS if point not in FITTED]
     error = {
         point: step_time(constants, point.step, 2, here) / measured[point] - 1 for point in POINTS
     }
@@ -172,12 +179,23 @@ def document(measured: dict[Point, float], constants: Constants, here: Network, 
     ]
     names = [network.name for network in NETWORKS]
     weak = [
-        (network.name, *(f"{efficiency(constants, Step(), n, network):.0%}" for n in RANKS[1:]))
+        (
+            f"{network.name}, {name}",
+            *(f"{efficiency(constants, Step(algorithm=name), n, network):.0%}" for n in RANKS[1:]),
+        )
         for network in NETWORKS
+        for name in ALGORITHMS
     ]
     limits = [
-        (name, *(count(most_ranks(constants, step, network)) for network in NETWORKS))
-        for name, step in STEPS.items()
+        (
+            f"{words}, {name}",
+            *(
+                count(most_ranks(constants, replace(step, algorithm=name), network))
+                for network in NETWORKS
+            ),
+        )
+        for words, step in STEPS.items()
+        for name in SUMS
     ]
     algorithms = [
         (f"{name}, {n:,} ranks", *(f"{time_of(n, 4 * PARAMETERS, w):,.0f}" for w in NETWORKS))
@@ -185,8 +203,12 @@ def document(measured: dict[Point, float], constants: Constants, here: Network, 
         for n in (8, 64, 1_000)
     ]
     strong = [
-        (f"{batch:,}", *(strongest(constants, batch, network) for network in NETWORKS))
+        (
+            f"{batch:,}, {name}",
+            *(strongest(constants, batch, network, name) for network in NETWORKS),
+        )
         for batch in (1_024, 4_096, 16_384)
+        for name in SUMS
     ]
     values = {
         "turns": turns,
@@ -209,10 +231,11 @@ def document(measured: dict[Point, float], constants: Constants, here: Network, 
     return environment.from_string(TEMPLATE.read_text()).render(values)
 
 
-def strongest(constants: Constants, examples: int, network: Network) -> str:
+def strongest(constants: Constants, examples: int, network: Network, algorithm: str) -> str:
     """Return on how many ranks a step is shortest, and its time."""
-    ranks = best_ranks(constants, examples, network)
-    shortest = step_time(constants, Step(batch=examples // ranks), ranks, network)
+    ranks = best_ranks(constants, examples, network, algorithm)
+    step = Step(batch=examples // ranks, algorithm=algorithm)
+    shortest = step_time(constants, step, ranks, network)
     return f"{ranks:,} ({shortest:,.0f} µs)"
 
 

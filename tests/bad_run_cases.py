@@ -97,7 +97,7 @@ COMPARISONS = [
     bad("compare tiny data", f"{COMPARE} --data tiny", "single process, 1 rank: --batch-size"),
     bad("compare ranks beyond filters", f"{COMPARE} --ranks 16 --data data", "16 ranks"),
     bad("report no run", "report --run nowhere", "nowhere: no such run"),
-    bad("report a dataset", "report --run data", "model.keras: no such file"),
+    bad("report a dataset", "report --run data", "data: not a run folder"),
     bad("report unfinished", "report --run run", "model.keras", "finished", prepare=no_results),
     bad("report history cut", "report --run run", "run", prepare=write("run/history.csv", "epoch")),
 ]
@@ -201,7 +201,7 @@ RESUMES = [
 
 MODELS = [
     bad("evaluate no run", EVALUATE.replace("run run", "run nowhere"), "nowhere: no such run"),
-    bad("evaluate a dataset", EVALUATE.replace("run run", "run data"), "model.keras: no such file"),
+    bad("evaluate a dataset", EVALUATE.replace("run run", "run data"), "data: not a run folder"),
     bad("evaluate unfinished", EVALUATE, "model.keras", "finished", prepare=no_results),
     bad(
         "evaluate long name", EVALUATE.replace("run run", f"run {LONG_NAME}"), "File name too long"

@@ -16,6 +16,7 @@ from tal1_hvd.aggregation.gossip import Gossip
 from tal1_hvd.aggregation.parameter_server import AsynchronousParameterServer, ParameterServer
 from tal1_hvd.aggregation.peers import Peers
 from tal1_hvd.distributed.communicator import SingleProcess
+from tal1_hvd.training import choose_aggregation
 from tal1_hvd.training.adam import FusedAdam
 from tal1_hvd.training.choose_aggregation import make_aggregation
 from tal1_hvd.training.lars import Lars
@@ -105,6 +106,19 @@ def test_optimizers(kind):
         plain.apply(constants(*GRADIENTS), others)
     assert_same(values(variables), values(others), atol=1e-6)
     assert not np.allclose(values(variables)[0], values(make_variables(*SHAPES))[0])
+
+
+@pytest.mark.parametrize(("staleness", "rate"), [(None, 0.002), (0, 0.001)])
+def test_rate_is_that_of_the_examples_of_an_update(monkeypatch, staleness, rate):
+    """All ranks' where they update together, one rank's where each does by itself."""
+    for name in ("ParameterServer", "AsynchronousParameterServer"):
+        monkeypatch.setattr(choose_aggregation, name, lambda inner, *_: inner)
+    variables = make_variables(*SHAPES)
+    model = SimpleNamespace(variables=variables, trainable_variables=variables)
+    two = SimpleNamespace(size=2, broadcast_variables=lambda variables: None)
+    settings = TrainSettings(aggregation="parameter-server", staleness=staleness, warmup_examples=0)
+    optimizer, _ = make_aggregation(settings, 128, model, two)
+    assert float(optimizer.learning_rate) == pytest.approx(rate)
 
 
 def test_flatten():

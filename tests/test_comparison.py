@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+from itertools import cycle
 from unittest.mock import Mock
 
 import numpy as np
@@ -18,6 +21,7 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.published import TARGET_ACCURACY
 from tal1_hvd.report.comparison_page import comparison_page, reason
 from tal1_hvd.report.page import write_page
+from tal1_hvd.training.run_folder import RunFolder
 from tests.commands import call
 from tests.helpers import refused
 
@@ -111,24 +115,27 @@ class TestFolder:
             Folder.open(tmp_path, PLAN)
 
 
+@pytest.fixture
+def trainings(monkeypatch):
+    """Return the flags of trainings, which leave metrics and nothing else."""
+    given = []
+
+    def train(flags, log, cell):
+        given.append(flags)
+        (out,) = (flag.partition("=")[2] for flag in flags if flag.startswith("--out="))
+        metrics = {"test": None, "train_seconds": 1.0}
+        folder = run.Path(out)
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+    # Steps of 500, 600, 700, 500, ... microseconds.
+    noise = cycle((0, 100, 200))
+    monkeypatch.setattr(run, "_train", train)
+    monkeypatch.setattr(run, "break_down", lambda settings, ranks: step(input=50 + next(noise)))
+    return given
+
+
 class TestTraining:
-    @pytest.fixture
-    def trainings(self, monkeypatch):
-        """Return the flags of trainings, which leave metrics and nothing else."""
-        given = []
-
-        def train(flags, log, cell):
-            given.append(flags)
-            (out,) = (flag.partition("=")[2] for flag in flags if flag.startswith("--out="))
-            metrics = {"test": None, "train_seconds": 1.0}
-            folder = run.Path(out)
-            folder.mkdir()
-            (folder / "metrics.json").write_text(json.dumps(metrics))
-
-        monkeypatch.setattr(run, "_train", train)
-        monkeypatch.setattr(run, "break_down", lambda settings, ranks: step())
-        return given
-
     def test_each_cell_once(self, tmp_path, trainings):
         folder = Folder.open(tmp_path / "new", PLAN)
         told = []
@@ -145,7 +152,7 @@ class TestTraining:
             "--resume",
         ]
         assert told[0] == "1/26  single process, 1 rank, seed 0: accuracy no test split, 1.0 s"
-        assert told[-1] == "one step of model-parallel, 2 ranks: 500 µs"
+        assert told[-1] == "one step of model-parallel, 2 ranks: 600 µs"
 
     def test_goes_on(self, tmp_path, trainings):
         folder = Folder.open(tmp_path / "new", PLAN)
@@ -158,6 +165,50 @@ class TestTraining:
         assert [flags[-2] for flags in trainings] == [f"--out={folder.path}/runs/gossip-2-seed1"]
         assert sum("done before" in text for text in told) == 25
         assert not any("one step" in text for text in told)
+
+
+def test_a_large_batch_may_diverge_but_not_fail(tmp_path, trainings, monkeypatch):
+    plan = make_plan(seeds=1, ranks=(2,), large_batch=True)
+    folder, told = Folder.open(tmp_path / "new", plan), []
+    train = run._train
+
+    def fail(words):
+        def train_or_fail(flags, log, cell):
+            if cell.way.label.startswith("LARS"):
+                raise InputError(words)
+            train(flags, log, cell)
+
+        monkeypatch.setattr(run, "_train", train_or_fail)
+
+    fail("--learning-rate: the loss is not finite any more in epoch 3")
+    train_all(plan, folder, told.append)
+    assert sum("the loss is not finite" in text for text in told) == 4
+    fail("another process is training into it")
+    with refused("another process"):
+        train_all(plan, folder, told.append)
+
+
+def test_waits_for_ranks_that_are_about_to_end(tmp_path, monkeypatch):
+    run_folder = RunFolder(tmp_path)
+    locks = [run_folder.lock()]
+
+    def release(seconds):
+        locks.pop().__exit__(None, None, None)
+
+    with locks[0]:
+        monkeypatch.setattr(run.time, "sleep", release)
+        run._wait_until_free(run_folder)
+    assert not locks
+    run._wait_until_free(RunFolder(tmp_path / "nothing yet"))
+
+
+def test_terminated(small_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "find_launcher", lambda count: [])
+    monkeypatch.setattr(compare, "train_all", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    flags = ("--quick", "--epochs", 1, "--data", small_data, "--out", tmp_path / "new")
+    assert call("compare", *flags) == 130
+    assert capsys.readouterr().err.endswith("interrupted; go on with: the same command\n")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_interrupted(small_data, tmp_path, monkeypatch, capsys):
@@ -239,6 +290,8 @@ def test_outcomes_are_read(tmp_path):
     for cell in PLAN.matrix.cells(2):
         made = folder.run(cell).path
         made.mkdir()
+        settings = cell.way.settings("here", cell.seed, 2)
+        (made / "config.yaml").write_text(settings.to_yaml(cell.way.ranks))
         (made / "metrics.json").write_text(json.dumps(outcome(cell.way).metrics))
         dataset = {"path": "p", "fingerprint": "f", "parameters": {}}
         (made / "manifest.json").write_text(json.dumps({"dataset": dataset}))
@@ -249,6 +302,10 @@ def test_outcomes_are_read(tmp_path):
     assert found[0].history["seconds"].tolist() == [1, 2]
     assert np.isnan(found[0].history["validation_accuracy"][1])
     assert not any(o.published_data for o in found)
+    other, own = (folder.run(PLAN.matrix.cells(2)[i]) for i in (-1, 0))
+    own.config.write_bytes(other.config.read_bytes())
+    with refused("not the run of single process, 1 rank, seed 0 (batch_size, "):
+        read_outcomes(PLAN, folder)
 
 
 def test_titles():
@@ -264,7 +321,8 @@ def test_findings():
     (finding,) = find(outcomes, [way])
     assert finding.mean("accuracy") == pytest.approx(0.96)
     assert (finding.seconds, finding.rate) == (7, 400)
-    assert finding.seconds_to_target is None
+    assert finding.seconds_to_target == (6.0, 1)
+    assert find(outcomes[1:], [way])[0].seconds_to_target == (None, 0)
     assert finding.title == "way, 2 ranks"
     outcomes[1].score["auroc"] = None
     assert finding.mean("auroc") is None
@@ -273,18 +331,21 @@ def test_findings():
 def test_reason():
     ways = [Way("slow", 2), Way("fast", 2), Way("one", 1)]
     outcomes = [
-        outcome(way, seconds=(time, time)) for way, time in zip(ways, (3, 1, 2), strict=True)
+        outcome(way, seconds=(time, time)) for way, time in zip(ways, (3, 1, 5), strict=True)
     ]
     steps = {"slow-2": step(all_reduce=250, input=60), "fast-2": step(), "one-1": step()}
     assert reason(find(outcomes, ways), steps) == (
-        "Fastest: fast, 2 ranks, 4.00 s. The next on as many ranks, slow, 2 ranks, took 12.00 s. A "
-        "step took 500 µs against 710; the largest part of the difference, 200 µs, is what joins "
-        "the ranks."
+        "Fastest: fast, 2 ranks, 4.00 s. The next, slow, 2 ranks, took 12.00 s. A step took 500 µs "
+        "against 710 µs; the largest part of the difference, 200 µs, is what joins the ranks."
     )
-    assert reason(find(outcomes, ways[2:]), steps) == "Fastest: one, 1 rank, 8.00 s."
+    assert reason(find(outcomes, ways[2:]), steps) == "Fastest: one, 1 rank, 20.00 s."
+    # Of other batches: what counts is the time of an example.
+    assert reason(find(outcomes, ways[1:]), steps).endswith(
+        "A step took 500 µs for 128 examples against 500 µs for 64 examples."
+    )
     steps["slow-2"] = step(all_reduce=40)
     assert reason(find(outcomes, ways), steps).endswith(
-        "Steps do not explain it: taken apart alone, one took 500 µs against 490."
+        "Steps do not explain it: taken apart alone, one took 500 µs against 490 µs."
     )
 
 
@@ -333,6 +394,10 @@ def test_page(tmp_path, published):
         assert words in text
     for words in ("published, TPU", "The published times are of 50 epochs, these of 2."):
         assert (words in text) == published
+    _, by_time = page.sections[1].figures["accuracy_by_time"]
+    drawn = by_time.axes[0].get_legend_handles_labels()[1]
+    assert len(drawn) == len(matrix.strategies) - 3
+    assert not any("4 ranks" in name for name in drawn)
     weak, strong = page.sections[2].tables
     # Twice the rate on two ranks; more ranks than cores have no efficiency.
     assert [list(row[3:]) for row in weak.rows] == [

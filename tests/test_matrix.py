@@ -82,5 +82,5 @@ def test_every_cell_has_a_folder_of_its_own(ranks, large_batch):
 
 def test_names():
     way = Way("A (b): C", 2, {"batch_size": 7})
-    assert (way.name, way.title) == ("a-b-c-2-batch7", "A (b): C, 2 ranks")
+    assert (way.name, way.title) == ("a-b-c-2-batch7", "A (b): C, 2 ranks, batch 7 a rank")
     assert Way("one", 1).title == "one, 1 rank"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,23 @@ def test_table_cut_short(run, capsys, file, words):
     lines = (run.path / file).read_text().splitlines(keepends=True)
     (run.path / file).write_text("".join(lines[:2]))
     assert words in refused(run.path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("\t1\t", "\t7\t"), ("\t0\t", "\t0.5\t"), ("\t0.", "\t9."), ("\t0.", "\t-0.")],
+)
+def test_impossible_predictions(run, capsys, old, new):
+    text = (run.path / "predictions.tsv").read_text()
+    (run.path / "predictions.tsv").write_text(text.replace(old, new, 1))
+    assert "expected labels of 0 and 1, and scores from 0 to 1" in refused(run.path, capsys)
+
+
+def test_short_interval(run, capsys):
+    metrics = run.read_metrics()
+    metrics["test"]["accuracy_ci95"] = [0.1]
+    run.metrics.write_text(json.dumps(metrics))
+    assert "changed, or are of another version" in refused(run.path, capsys)
 
 
 @pytest.mark.parametrize(

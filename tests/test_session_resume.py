@@ -185,7 +185,7 @@ class TestResume:
 
 
 @pytest.fixture(scope="module")
-def run(self, train_run, learnable_data):
+def run_calls(train_run, learnable_data):
     def run(out, calls, resume=False, **changes):
         if not resume:
             changes = {**DEFAULTS, "data": str(learnable_data), **changes}
@@ -196,7 +196,7 @@ def run(self, train_run, learnable_data):
 
 
 @pytest.fixture(scope="module")
-def unbroken(self, run, tmp_path_factory):
+def unbroken(run_calls, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     assert run_calls(out, -1)[0] is None
     return RunFolder(out)

@@ -82,8 +82,8 @@ class AsynchronousParameterServer(Aggregation):
 
     A rank sends its gradient and gets the weights after it was applied, whatever others have sent
     meanwhile; only a rank that is more than `staleness` steps ahead of the slowest waits. The
-    gradient of each rank, the mean over its own batch, is an update of its own. The server is a
-    thread of rank 0. Results differ from run to run.
+    gradient of each rank, of the mean over a full batch of its own, is an update of its own. The
+    server is a thread of rank 0. Results differ from run to run.
 
     Parameters
     ----------

@@ -185,7 +185,13 @@ def most_ranks(
     return low
 
 
-def best_ranks(constants: Constants, examples: int, network: Network, limit: int = 4096) -> int:
+def best_ranks(
+    constants: Constants,
+    examples: int,
+    network: Network,
+    algorithm: str = "ring",
+    limit: int = 4096,
+) -> int:
     """Return on how many ranks a step of so many examples in all is shortest (strong scaling).
 
     Parameters
@@ -194,10 +200,13 @@ def best_ranks(constants: Constants, examples: int, network: Network, limit: int
     examples : int
         Of the global batch; shared by numbers of ranks that divide it.
     network : Network
+    algorithm : str
+        One of `ALGORITHMS`.
     limit : int
     """
-    shares = [ranks for ranks in range(1, min(examples, limit) + 1) if examples % ranks == 0]
-    return min(
-        shares,
-        key=lambda ranks: step_time(constants, Step(batch=examples // ranks), ranks, network),
-    )
+
+    def time(ranks: int) -> float:
+        step = Step(batch=examples // ranks, algorithm=algorithm)
+        return step_time(constants, step, ranks, network)
+
+    return min((n for n in range(1, min(examples, limit) + 1) if examples % n == 0), key=time)

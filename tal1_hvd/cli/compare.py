@@ -9,6 +9,7 @@ for each training. A comparison that was stopped goes on when the same command i
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from tal1_hvd.cli.arguments import Parser
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     find_launcher(plan.ranks[0])
     folder = Folder.open(Path(args.out), plan)
     with folder.lock():
+        # As Ctrl-C does, so that what was started ends, and the way to go on is said.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             train_all(plan, folder, say)
             page = folder.path / "report.html"
@@ -97,10 +100,12 @@ def run(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt("the same command") from None
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
                 f"{folder.path}: its files were changed, or are of another version: {error!r}"
             ) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
     print(page)
     return 0
 

@@ -15,9 +15,11 @@ from tal1_hvd.benchmark.breakdown import PARTS
 from tal1_hvd.comparison.matrix import Cell, Way
 from tal1_hvd.comparison.run import Folder, Plan
 from tal1_hvd.data.files import atomic_file, exists
+from tal1_hvd.errors import InputError
 from tal1_hvd.published import TARGET_ACCURACY, is_published_data
 from tal1_hvd.training.manifest import read_manifest
-from tal1_hvd.training.run_folder import read_columns
+from tal1_hvd.training.run_folder import RunFolder, read_columns
+from tal1_hvd.training.settings import read_settings
 
 COLUMNS = (
     "strategy",
@@ -100,17 +102,30 @@ def read_outcomes(plan: Plan, folder: Folder) -> list[Outcome]:
     Raises
     ------
     InputError
-        A run folder is damaged.
+        A run folder is damaged, or another training's.
     """
     outcomes = []
     for cell in plan.matrix.cells(plan.seeds):
         run = folder.run(cell)
         if exists(run.metrics) or cell.way not in plan.matrix.large_batch:
+            require_cell(cell, plan, run)
             metrics, history = run.read_metrics(), read_columns(run.history)
             published = is_published_data(read_manifest(run.manifest))
             more = cell.way.ranks > plan.cores
             outcomes.append(Outcome(cell, metrics, history, published, more))
     return outcomes
+
+
+def require_cell(cell: Cell, plan: Plan, run: RunFolder) -> None:
+    """Raise InputError if a run folder is another training's than this cell's."""
+    settings, ranks = read_settings(run.config)
+    wanted = cell.way.settings(settings.data, cell.seed, plan.epochs)
+    differing = settings.differences(wanted)
+    if differing or ranks != cell.way.ranks:
+        raise InputError(
+            f"{run.path}: not the run of {cell.way.title}, seed {cell.seed} "
+            f"({', '.join(differing) or 'ranks'} differ); remove it"
+        )
 
 
 def read_steps(ways: Sequence[Way], folder: Folder) -> dict[str, dict[str, float]]:
@@ -162,10 +177,10 @@ class Finding:
         return float(np.median(rates))
 
     @property
-    def seconds_to_target(self) -> float | None:
-        """Median time to the best published accuracy; None unless all seeds reached it."""
-        times = [outcome.seconds_to_target for outcome in self.outcomes]
-        return None if None in times else float(np.median(times))
+    def seconds_to_target(self) -> tuple[float | None, int]:
+        """Median time to the best published accuracy of the seeds that reached it; how many did."""
+        times = [o.seconds_to_target for o in self.outcomes if o.seconds_to_target is not None]
+        return float(np.median(times)) if times else None, len(times)
 
     @property
     def bytes_per_step(self) -> float:

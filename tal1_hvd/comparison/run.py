@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tal1_hvd.benchmark.breakdown import break_down
@@ -19,10 +21,14 @@ from tal1_hvd.distributed.launch import end_with_parent
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
+from tal1_hvd.training.interruptions import NOT_FINITE
 from tal1_hvd.training.plan import plan_batches
 from tal1_hvd.training.run_folder import RunFolder
 
 _LOG_LINES = 3
+# Steps are taken apart as often as there are seeds, but not more often.
+_MOST_TURNS = 3
+_SECONDS_TO_END = 20.0
 _MOST = {"--seeds": 1_000, "--epochs": 1_000_000}
 
 
@@ -176,9 +182,10 @@ def train_all(plan: Plan, folder: Folder, tell: Callable[[str], None]) -> None:
         done = exists(run.metrics)
         try:
             if not done:
+                _wait_until_free(run)
                 _train(_flags(plan, cell, run), folder.path / "logs" / f"{cell.name}.log", cell)
         except InputError as error:
-            if cell.way not in plan.matrix.large_batch:
+            if cell.way not in plan.matrix.large_batch or NOT_FINITE not in str(error):
                 raise
             tell(f"{number}/{len(cells)}  {error}")
             continue
@@ -213,6 +220,17 @@ def _flags(plan: Plan, cell: Cell, run: RunFolder) -> list[str]:
     ]
 
 
+def _wait_until_free(run: RunFolder) -> None:
+    """Wait for ranks of a comparison that was killed, which end within seconds."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while exists(run.path) and time.monotonic() < deadline:
+        try:
+            with run.lock():
+                return
+        except InputError:
+            time.sleep(_SECONDS_TO_END / 100)
+
+
 def _train(flags: Sequence[str], log: Path, cell: Cell) -> None:
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as handle:
@@ -236,7 +254,9 @@ def _measure_step(plan: Plan, folder: Folder, way: Way, tell: Callable[[str], No
     path = folder.steps(way)
     if exists(path):
         return
-    parts = break_down(way.settings(data_of(plan, 0), 0, plan.epochs), way.ranks)
+    settings = way.settings(data_of(plan, 0), 0, plan.epochs)
+    turns = [break_down(settings, way.ranks) for _ in range(min(plan.seeds, _MOST_TURNS))]
+    parts = {part: median(turn[part] for turn in turns) for part in turns[0]}
     tell(f"one step of {way.title}: {parts['step']:.0f} µs")
     with atomic_file(path) as handle:
         handle.write(json.dumps(parts) + "\n")

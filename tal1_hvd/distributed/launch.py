@@ -140,11 +140,11 @@ def launch_ranks(
             signal.signal(number, handler)
 
 
-def end_with_parent() -> Callable[[], object]:
-    """Return what a child calls first, to be sent SIGTERM when this process is killed."""
+def end_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], object]:
+    """Return what a child calls first, to be sent a signal when this process is killed."""
     # Otherwise ranks train on until they have something to say.
     prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGTERM)
+    return lambda: prctl(_SIGNAL_AT_PARENTS_DEATH, number)
 
 
 def _program(name: str) -> str | None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from tal1_hvd.distributed.launch import end_with_parent
 
@@ -61,8 +62,14 @@ def run_workers(count: int, program: Sequence[str]) -> int:
         The exit code of the first worker that failed, 128 + its number for a signal; or 0.
     """
     workers: list[subprocess.Popen[bytes]] = []
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        # A second one would leave workers behind.
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
     handlers = {
-        signal.SIGTERM: lambda number, frame: sys.exit(128 + number),
+        signal.SIGTERM: leave,
         signal.SIGUSR1: lambda number, frame: [w.send_signal(number) for w in workers],
     }
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -70,7 +77,10 @@ def run_workers(count: int, program: Sequence[str]) -> int:
         for environment in worker_environments(count):
             workers.append(
                 subprocess.Popen(
-                    program, env={**os.environ, **environment}, preexec_fn=end_with_parent()
+                    program,
+                    env={**os.environ, **environment},
+                    # TensorFlow keeps SIGTERM to itself while a worker waits for the others.
+                    preexec_fn=end_with_parent(signal.SIGKILL),
                 )
             )
         code = 0

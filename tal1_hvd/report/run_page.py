@@ -75,14 +75,20 @@ def read_run(folder: RunFolder) -> FinishedRun:
             found = len(next(iter(table.values())))
             if found != rows:
                 raise InputError(f"{path}: {found} rows, the run's metrics are of {rows}")
+        labels, scores = predictions["label"], predictions["score"]
+        if not np.isin(labels, (0, 1)).all() or not ((scores >= 0) & (scores <= 1)).all():
+            raise InputError(
+                f"{folder.predictions}: expected labels of 0 and 1, and scores from 0 to 1; the "
+                "file was changed"
+            )
         return FinishedRun(
             name=folder.path.resolve().name,
             metrics=metrics,
             manifest=manifest,
             settings={**asdict(settings), "ranks": ranks},
             history=history,
-            labels=predictions["label"],
-            scores=predictions["score"],
+            labels=labels,
+            scores=scores,
             published=is_published_experiment(settings, metrics, manifest),
         )
     except (KeyError, TypeError, StopIteration) as error:
@@ -99,7 +105,7 @@ def run_page(run: FinishedRun) -> Page:
     """
     try:
         return _page(run)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise _changed(run.name, error) from None
 
 

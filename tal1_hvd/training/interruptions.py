@@ -11,6 +11,8 @@ from typing import Protocol
 
 from tal1_hvd.training.checkpoint import Checkpoint
 
+# Told from other errors by those who start a training.
+NOT_FINITE = "the loss is not finite any more"
 # By schedulers, before they end a job.
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Of the time that training takes, what looking may take.

@@ -90,6 +90,8 @@ class RunFolder:
             raise InputError(f"{self.path}: no such run folder")
         if not self.path.is_dir():
             raise InputError(f"{self.path}: a file, not a run folder")
+        if not exists(self.config):
+            raise InputError(f"{self.path}: not a run folder (it has no config.yaml)")
         if not exists(self.model):
             raise InputError(
                 f"{self.model}: no such file; a run has one once its training is finished "

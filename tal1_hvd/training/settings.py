@@ -150,11 +150,18 @@ class TrainSettings:
                 "model-parallel and an asynchronous server do not have; it needs another "
                 "--aggregation"
             )
-        if self.aggregation == "model-parallel" and self.shuffle != "global":
-            raise InputError(
-                "--shuffle: --aggregation model-parallel shows every rank all examples; it needs "
-                f"global, got {self.shuffle}"
-            )
+        if self.shuffle != "global":
+            if self.aggregation == "model-parallel":
+                raise InputError(
+                    "--shuffle: --aggregation model-parallel shows every rank all examples; it "
+                    f"needs global, got {self.shuffle}"
+                )
+            if self.aggregation == "gossip" or self.staleness is not None:
+                # A shard can hold one class alone: simulated data have all positives first.
+                raise InputError(
+                    "--shuffle: gossip and an asynchronous server learn from each rank's batch by "
+                    f"itself, which a shard would bias; they need global, got {self.shuffle}"
+                )
         if self.staleness is not None and self.aggregation != "parameter-server":
             raise InputError(
                 f"--staleness: needs --aggregation parameter-server, got {self.aggregation}"

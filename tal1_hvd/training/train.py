@@ -13,7 +13,14 @@ from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, save_checkpoint
-from tal1_hvd.training.interruptions import Keeper, RanksChanged, Rhythm, Signals, Stopped
+from tal1_hvd.training.interruptions import (
+    NOT_FINITE,
+    Keeper,
+    RanksChanged,
+    Rhythm,
+    Signals,
+    Stopped,
+)
 from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.tensorboard import TensorBoardLog
@@ -105,7 +112,8 @@ class _Course:
     def begin(self, checkpoint: Checkpoint | None, saved: int | None) -> None:
         """Restore rank 0's checkpoint on all ranks."""
         trainer = self._trainer
-        last = trainer.snapshot(Progress()) if checkpoint is None else checkpoint
+        fresh = trainer.snapshot(Progress())
+        last = fresh if checkpoint is None else checkpoint
         progress = Progress(**self._communicator.broadcast_json(vars(last.progress)))
         if progress.steps or progress.epoch:
             trainer.aggregation.restore(last.model, last.optimizer)
@@ -184,7 +192,7 @@ class _Course:
         row = self._communicator.broadcast_json(row)
         if not np.isfinite(row["train_loss"]) or not np.isfinite(row["validation_loss"]):
             raise AgreedError(
-                f"--learning-rate: the loss is not finite any more in epoch {row['epoch']}; "
+                f"--learning-rate: {NOT_FINITE} in epoch {row['epoch']}; "
                 f"choose a lower one than {trainer.settings.learning_rate:g}, and another --out"
             )
         return row
