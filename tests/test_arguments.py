@@ -216,3 +216,12 @@ def test_help_names_defaults(capsys):
         "--config FILE YAML file",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("--sed=3", "did you mean --seed? "), ("--rat 3", "did you mean --rate? "), ("--xyz", "")],
+)
+def test_misspelt_option(given, hint):
+    with refused(f"({hint}see '"):
+        parse(*given.split())

@@ -15,11 +15,12 @@ import pytest
 from tal1_hvd.cli import compare
 from tal1_hvd.comparison import run
 from tal1_hvd.comparison.matrix import Cell, Way, make_matrix
+from tal1_hvd.comparison.reason import reason
 from tal1_hvd.comparison.results import COLUMNS, Outcome, find, read_outcomes, shares, write_csv
 from tal1_hvd.comparison.run import Folder, Plan, train_all
 from tal1_hvd.errors import InputError
 from tal1_hvd.published import TARGET_ACCURACY
-from tal1_hvd.report.comparison_page import comparison_page, reason
+from tal1_hvd.report.comparison_page import comparison_page
 from tal1_hvd.report.page import write_page
 from tal1_hvd.training.run_folder import RunFolder
 from tests.commands import call
@@ -151,8 +152,8 @@ class TestTraining:
             f"--out={folder.path}/runs/horovod-2-seed0",
             "--resume",
         ]
-        assert told[0] == "1/26  single process, 1 rank, seed 0: accuracy no test split, 1.0 s"
-        assert told[-1] == "one step of model-parallel, 2 ranks: 600 µs"
+        assert told[0] == "1/37  single process, 1 rank, seed 0: accuracy -, 1.0 s"
+        assert told[-1] == "37/37  one step of model-parallel, 2 ranks: 600 µs"
 
     def test_goes_on(self, tmp_path, trainings):
         folder = Folder.open(tmp_path / "new", PLAN)

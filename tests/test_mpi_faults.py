@@ -133,6 +133,43 @@ def test_killed_before_it_could_begin(tmp_path: Path, monkeypatch) -> None:
         assert_same_outcome(out, tmp_path / "unbroken")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("strategy", ["horovod", "multiworker"])
+def test_stopped_by_a_scheduler(
+    strategy: str, number: signal.Signals, small_data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [BIN / "tal1-hvd", "train", "--ranks", "2"]
+    flags = train_flags(small_data, out, "--epochs", EPOCHS, "--strategy", strategy)[2:]
+    job = start([*command, *flags])
+    read_until(job, "epoch 2/")
+    send(job.pid, number)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 75, errors
+    assert "stopped by a signal after epoch" in errors
+    assert f"tal1-hvd: go on with: tal1-hvd train --out {out} --resume --ranks 2" in errors
+    assert 2 <= load_checkpoint(out / "checkpoints" / "last.npz").progress.epoch < int(EPOCHS)
+    resumed = run([*command, "--out", out, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    if strategy == "horovod":
+        assert_same_outcome(out, unbroken)
+
+
+def test_signal_to_mpirun_reaches_the_ranks(
+    small_data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = start([*mpirun(2), *train_flags(small_data, out, "--epochs", EPOCHS)])
+    read_until(job, "epoch 3/")
+    send(job.pid, signal.SIGUSR1)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 75, errors
+    assert f"go on with: tal1-hvd train --out {out} --resume" in errors
+    resumed = run([*mpirun(2), *train_flags(small_data, out)[:2], "--out", out, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_outcome(out, unbroken)
+
+
 def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [BIN / "tal1-hvd", "train", "--ranks", "2"]

@@ -6,7 +6,15 @@ import re
 
 import pytest
 
-from tal1_hvd.cli.tables import show_benchmark, show_evaluation, show_metrics, show_step
+from tal1_hvd.cli.tables import (
+    show_benchmark,
+    show_comparison,
+    show_evaluation,
+    show_metrics,
+    show_step,
+)
+from tal1_hvd.comparison.matrix import Cell, Way
+from tal1_hvd.comparison.results import Outcome, find
 from tal1_hvd.published import PUBLISHED
 
 TEST = {
@@ -59,7 +67,7 @@ def show(request, monkeypatch, capsys):
 
 def metrics_table(show, published=False, **changes):
     """Show the metrics of a run."""
-    return show(show_metrics, METRICS | changes, published)
+    return show(show_metrics, METRICS | changes, "by hand", published)
 
 
 def test_run_beside_the_published(show):
@@ -76,14 +84,14 @@ def test_run_beside_the_published(show):
     assert ["training time", "12.35 s", *(f"{p.train_seconds:.2f} s" for p in PUBLISHED)] in rows
     assert rows[-2:] == [
         ["95 % intervals: accuracy 0.953-0.970, auROC 0.991-0.995, auPRC 0.985-0.990"],
-        ["50 epochs, best 47; 56,789 examples a second; global batch 256"],
+        ["50 epochs, best 47; 56,789 examples a second; global batch 256; by hand"],
     ]
 
 
 def test_one_epoch(show):
     rows = metrics_table(show, epochs=1)
     assert rows[0] == ["this run"]
-    assert rows[-1] == ["1 epoch, best 47; 56,789 examples a second; global batch 256"]
+    assert rows[-1] == ["1 epoch, best 47; 56,789 examples a second; global batch 256; by hand"]
 
 
 def test_another_experiment_stands_alone(show):
@@ -180,3 +188,25 @@ def test_step(show):
     parts = {"first_layer": 200.0, "other_compute": 100.0, "all_reduce": 75.0, "input": 25.0}
     rows = show(show_step, {"2 ranks": {"step": 400.0, **parts}})
     assert rows[-1] == ["2 ranks", "400 µs", "50%", "25%", "19%", "6%"]
+
+
+def test_comparison(show):
+    ways = [Way("alone", 1), Way("together", 2)]
+    scores = {"accuracy": 0.91, "auroc": None}
+    outcomes = [
+        Outcome(
+            Cell(way, seed),
+            {"test": scores, "train_seconds": seconds},
+            {},
+            published_data=False,
+            oversubscribed=way.ranks > 1,
+        )
+        for way in ways
+        for seed, seconds in enumerate((2.0, 4.0))
+    ]
+    assert show(show_comparison, find(outcomes, ways)) == [
+        ["training time", "accuracy", "auROC"],
+        ["─" * 66],
+        ["alone, 1 rank", "3.00 s", "0.9100", "-"],
+        ["together, 2 ranks (oversubscribed)", "3.00 s", "0.9100", "-"],
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +30,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError, which the command line reports in one line."""
-        raise InputError(f"{message} (see '{self.prog} --help')")
+        _, unknown, given = message.partition("unrecognized arguments: ")
+        near = difflib.get_close_matches(
+            given.split("=")[0].split(" ")[0], self._option_string_actions, n=1
+        )
+        hint = f"did you mean {near[0]}? " if unknown and near else ""
+        raise InputError(f"{message} ({hint}see '{self.prog} --help')")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse flags, and before them those of a configuration file, so that flags win.

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from tal1_hvd.cli.arguments import Parser
 from tal1_hvd.cli.errors import say
-from tal1_hvd.comparison.results import read_outcomes, read_steps, write_csv
+from tal1_hvd.cli.tables import show_comparison
+from tal1_hvd.comparison.results import Finding, find, read_outcomes, read_steps, write_csv
 from tal1_hvd.comparison.run import Folder, Plan, require_trainable, train_all
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.launch import find_launcher
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             train_all(plan, folder, say)
             page = folder.path / "report.html"
-            _write(plan, folder, page)
+            findings = _write(plan, folder, page)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command") from None
         except InputError:
@@ -106,12 +108,14 @@ def run(args: argparse.Namespace) -> int:
             ) from None
         finally:
             signal.signal(signal.SIGTERM, before)
-    print(page)
+    show_comparison(findings)
+    print(f"{page}\n{folder.path / 'compare.csv'}")
     return 0
 
 
-def _write(plan: Plan, folder: Folder, page: Path) -> None:
+def _write(plan: Plan, folder: Folder, page: Path) -> Sequence[Finding]:
     outcomes = read_outcomes(plan, folder)
     write_csv(outcomes, folder.path / "compare.csv")
     steps = read_steps(plan.matrix.strategies, folder)
     write_page(comparison_page(plan, outcomes, steps), page, folder.path / "figures")
+    return find(outcomes, plan.matrix.strategies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from tal1_hvd.distributed.launch import find_launcher, launch_ranks
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
 from tal1_hvd.training.begin import Request, begin
+from tal1_hvd.training.manifest import COMMAND
 from tal1_hvd.training.plan import make_plan, read_goal
 from tal1_hvd.training.reporters import Bar, Events, Lines, Reporter, replay
 
@@ -96,7 +98,7 @@ def _watch_ranks(
     try:
         return launch_ranks(
             [*launcher, sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
-            {_EVENTS: "1"},
+            {_EVENTS: "1", COMMAND: json.dumps(sys.argv)},
             lambda line: replay(line, reporter),
         )
     except KeyboardInterrupt:

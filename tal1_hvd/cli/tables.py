@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -13,16 +13,21 @@ from rich.table import Table
 from tal1_hvd.published import PUBLISHED, TARGET_ACCURACY
 from tal1_hvd.report.words import METRIC_NAMES, interval, number, percent, tenths, whole
 
+if TYPE_CHECKING:
+    from tal1_hvd.comparison.results import Finding
+
 _WITH_INTERVAL = ("accuracy", "auroc", "auprc")
 
 
-def show_metrics(metrics: dict[str, Any], published: bool) -> None:
+def show_metrics(metrics: dict[str, Any], way: str, published: bool) -> None:
     """Print a run's test metrics, beside the published ones where it is the same experiment.
 
     Parameters
     ----------
     metrics : dict
         What `metrics.json` holds.
+    way : str
+        How it was trained.
     published : bool
         Show the published ones.
     """
@@ -49,7 +54,7 @@ def show_metrics(metrics: dict[str, Any], published: bool) -> None:
     print(
         f"{epochs}, best {metrics['best_epoch']}; "
         f"{metrics['examples_per_second']:,.0f} examples a second; "
-        f"global batch {metrics['global_batch_size']}"
+        f"global batch {metrics['global_batch_size']}; {way}"
     )
 
 
@@ -67,6 +72,22 @@ def show_evaluation(metrics: dict[str, Any], title: str) -> None:
     table.add_column("95 % interval", justify="right")
     for key, name in METRIC_NAMES.items():
         table.add_row(name, number(metrics[key]), interval(metrics.get(f"{key}_ci95")))
+    _print(table)
+
+
+def show_comparison(findings: Sequence[Finding]) -> None:
+    """Print what the ways of a comparison reached: means over seeds, median times.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+    """
+    table = _table("")
+    for column in ("training time", "accuracy", "auROC"):
+        table.add_column(column, justify="right")
+    for finding in findings:
+        scores = (number(finding.mean(key)) for key in ("accuracy", "auroc"))
+        table.add_row(finding.title, f"{finding.seconds:.2f} s", *scores)
     _print(table)
 
 

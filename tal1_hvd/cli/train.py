@@ -39,6 +39,7 @@ from tal1_hvd.training.settings import (
     SHUFFLES,
     STRATEGIES,
     TrainSettings,
+    describe_way,
     read_settings,
 )
 
@@ -82,7 +83,7 @@ def add_arguments(parser: Parser) -> None:
         parser,
         "--optimizer",
         d.optimizer,
-        "lamb and lars are for large batches",
+        "lamb and lars are for large batches; a good --learning-rate for them is 2^-7 and 2^-8",
         choices=OPTIMIZERS,
     )
     add_setting(
@@ -236,5 +237,6 @@ def _show(folder: Path) -> None:
     run = RunFolder(folder)
     metrics, (settings, _) = run.read_metrics(), read_settings(run.config)
     published = is_published_experiment(settings, metrics, read_manifest(run.manifest))
-    show_metrics(metrics, published)
+    way = describe_way(metrics["strategy"], settings.aggregation, settings.staleness)
+    show_metrics(metrics, f"{way}, {settings.optimizer}", published)
     print(f"run folder: {folder}")

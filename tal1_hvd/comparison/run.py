@@ -19,6 +19,7 @@ from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.files import atomic_file, atomic_folder, exists, lock_folder
 from tal1_hvd.distributed.launch import end_with_parent
 from tal1_hvd.errors import InputError
+from tal1_hvd.report.words import number
 from tal1_hvd.simulation.cache import cached_dataset
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.training.interruptions import NOT_FINITE
@@ -177,7 +178,8 @@ def train_all(plan: Plan, folder: Folder, tell: Callable[[str], None]) -> None:
         A training failed.
     """
     cells = plan.matrix.cells(plan.seeds)
-    for number, cell in enumerate(cells, 1):
+    total = len(cells) + len(plan.matrix.strategies)
+    for count, cell in enumerate(cells, 1):
         run = folder.run(cell)
         done = exists(run.metrics)
         try:
@@ -187,16 +189,16 @@ def train_all(plan: Plan, folder: Folder, tell: Callable[[str], None]) -> None:
         except InputError as error:
             if cell.way not in plan.matrix.large_batch or NOT_FINITE not in str(error):
                 raise
-            tell(f"{number}/{len(cells)}  {error}")
+            tell(f"{count}/{total}  {error}")
             continue
         metrics = run.read_metrics()
-        accuracy = "no test split" if metrics["test"] is None else metrics["test"]["accuracy"]
+        accuracy = number(metrics["test"] and metrics["test"]["accuracy"])
         tell(
-            f"{number}/{len(cells)}  {cell.way.title}, seed {cell.seed}: accuracy {accuracy}, "
+            f"{count}/{total}  {cell.way.title}, seed {cell.seed}: accuracy {accuracy}, "
             f"{metrics['train_seconds']:.1f} s{' (done before)' if done else ''}"
         )
-    for way in plan.matrix.strategies:
-        _measure_step(plan, folder, way, tell)
+    for count, way in enumerate(plan.matrix.strategies, len(cells) + 1):
+        _measure_step(plan, folder, way, lambda text, count=count: tell(f"{count}/{total}  {text}"))
 
 
 def data_of(plan: Plan, seed: int) -> str:

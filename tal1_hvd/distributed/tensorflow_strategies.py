@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import socket
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -166,7 +167,8 @@ def _find_tpu(cores: int) -> tf.distribute.cluster_resolver.TPUClusterResolver:
         tf.config.experimental_connect_to_cluster(resolver)
         topology = tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, OSError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:80]
+        # The first sentences; lists of what is registered follow.
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise InputError(
             f"--strategy tpu: found no TPU ({reason}); run this on a Cloud TPU VM that has "
             "tensorflow-tpu installed, or name the TPU in TPU_NAME"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tal1_hvd.benchmark.breakdown import PARTS
 from tal1_hvd.comparison.matrix import LAMB_RATE, LARS_RATE, Matrix
+from tal1_hvd.comparison.reason import Steps, reason
 from tal1_hvd.comparison.results import Finding, Outcome, communication, find, shares
 from tal1_hvd.comparison.run import Plan
 from tal1_hvd.published import EPOCHS, PUBLISHED, TARGET_ACCURACY
@@ -20,16 +20,8 @@ from tal1_hvd.report.words import number, percent, tenths, whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Steps = Mapping[str, Mapping[str, float]]
-
 # Of accuracy, what is not counted as lost.
 _AS_GOOD = 0.005
-_PART_NAMES = {
-    "first_layer": "the first layer",
-    "other_compute": "other compute",
-    "all_reduce": "what joins the ranks",
-    "input": "input",
-}
 
 
 def comparison_page(plan: Plan, outcomes: Sequence[Outcome], steps: Steps) -> Page:
@@ -50,7 +42,8 @@ def comparison_page(plan: Plan, outcomes: Sequence[Outcome], steps: Steps) -> Pa
     highlights = {
         "fastest": fastest.title,
         "its training time": f"{fastest.seconds:.2f} s",
-        "highest mean accuracy": f"{best.mean('accuracy'):.2%}",
+        "highest accuracy": f"{best.mean('accuracy'):.2%}",
+        "reached by": best.title,
         "ways": str(len(findings)),
         "seeds": str(plan.seeds),
     }
@@ -69,58 +62,22 @@ def comparison_page(plan: Plan, outcomes: Sequence[Outcome], steps: Steps) -> Pa
     return Page("Ways to distribute training, compared", subtitle, highlights, sections)
 
 
-def reason(findings: Sequence[Finding], steps: Steps) -> str:
-    """Say which way is fastest, and by what it saves time against the next.
-
-    Parameters
-    ----------
-    findings : sequence of Finding
-    steps : dict
-        By name of a way, the microseconds of a step and of its parts.
-    """
-    first, *others = sorted(findings, key=lambda finding: finding.seconds)
-    said = f"Fastest: {first.title}, {first.seconds:.2f} s."
-    if not others:
-        return said
-    second = others[0]
-    said += f" The next, {second.title}, took {second.seconds:.2f} s."
-    mine, theirs = steps[first.way.name], steps[second.way.name]
-    sizes = first.way.global_batch, second.way.global_batch
-    took = [f"{step['step']:,.0f} µs" for step in (mine, theirs)]
-    if sizes[0] != sizes[1]:
-        took = [f"{time} for {size} examples" for time, size in zip(took, sizes, strict=True)]
-    if mine["step"] / sizes[0] >= theirs["step"] / sizes[1]:
-        return (
-            f"{said} Steps do not explain it: taken apart alone, one took {took[0]} against "
-            f"{took[1]}."
-        )
-    said += f" A step took {took[0]} against {took[1]}"
-    if sizes[0] != sizes[1]:
-        return f"{said}."
-    saved = {part: theirs[part] - mine[part] for part in PARTS}
-    part = max(saved, key=lambda name: saved[name])
-    return (
-        f"{said}; the largest part of the difference, {saved[part]:,.0f} µs, is "
-        f"{_PART_NAMES[part]}."
-    )
-
-
 def _times_and_scores(
     plan: Plan, findings: Sequence[Finding], fastest: Finding, steps: Steps
 ) -> Section:
-    head = ["", "training time", "accuracy", "loss", "auROC", "auPRC", "examples a second",
-            f"to {TARGET_ACCURACY:.2%} in validation"]  # fmt: skip
+    same_data = all(o.published_data for finding in findings for o in finding.outcomes)
+    head = ["", "training time", "accuracy", "loss", "auROC", "auPRC", "examples a second"]
+    head += [f"to {TARGET_ACCURACY:.2%} in validation"] if same_data else []
     ours = [
         [
             finding.title + (" *" if finding is fastest else ""),
             f"{finding.seconds:.2f} s",
             *(number(finding.mean(key)) for key in ("accuracy", "loss", "auroc", "auprc")),
             whole(finding.rate),
-            _to_target(finding),
+            *([_to_target(finding)] if same_data else []),
         ]
         for finding in findings
     ]
-    same_data = all(o.published_data for finding in findings for o in finding.outcomes)
     theirs = [
         [
             f"published, {p.name}",
@@ -133,14 +90,21 @@ def _times_and_scores(
     ]
     text = [
         f"* {reason(findings, steps)}",
-        f"Scores of the {_split(findings)} split: means over seeds (there are {plan.seeds}), as "
-        "times are medians. Training time counts validation and checkpoints, not start-up; "
-        "examples a second count training alone. Each rank has one thread and a batch of 64, so "
-        "that more ranks make fewer, larger steps.",
-        f"The last column is the time until {TARGET_ACCURACY:.2%}, the best published test "
-        "accuracy, were reached in validation: the median of the seeds that did, and how many "
-        "these are if not all; a dash if none.",
+        f"Scores of the {_split(findings)} split: means over {plan.seeds} seeds, as times are "
+        "medians. "
+        if plan.seeds > 1
+        else f"Scores of the {_split(findings)} split and times are of one training each: they "
+        "vary from seed to seed, and with what else the machine does. ",
+        "Training time counts validation and checkpoints, not start-up; examples a second count "
+        "training alone. Each rank has one thread and a batch of 64, so that more ranks make "
+        "fewer, larger steps.",
     ]
+    if same_data:
+        text.append(
+            f"The last column is the time until {TARGET_ACCURACY:.2%}, the best published test "
+            "accuracy, were reached in validation: the median of the seeds that did, and how many "
+            "these are if not all; a dash if none."
+        )
     if same_data and plan.epochs != EPOCHS:
         text.append(f"The published times are of {EPOCHS} epochs, these of {plan.epochs}.")
     if any(finding.oversubscribed for finding in findings):
@@ -191,7 +155,11 @@ def _learning(findings: Sequence[Finding]) -> Section:
         "Validation accuracy by time, of ways with no more ranks than cores.",
         figures.lines(curves, "seconds", "validation accuracy", markers=False),
     )
-    return Section("Learning curves", figures=drawn)
+    text = [
+        "Ways that compute the same (all-reduce, a synchronous server, MirroredStrategy and "
+        "MultiWorkerMirroredStrategy, on as many ranks) lie on top of each other."
+    ]
+    return Section("Learning curves", text, figures=drawn)
 
 
 def _scaling(matrix: Matrix, outcomes: Sequence[Outcome]) -> Section:

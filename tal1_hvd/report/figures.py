@@ -114,7 +114,7 @@ def calibration(found: Calibration, error: float) -> Figure:
             label=f"calibration error {error:.4f}",
         )
         axes.set(xlabel="mean score", ylabel="share of positives")
-        _unit_square(axes, "upper left")
+        _unit_square(axes, "lower right")
     return figure
 
 
@@ -135,7 +135,7 @@ def bars(values: Mapping[str, float], what: str, spread: Mapping[str, Sequence[f
             points = spread.get(name, ())
             axes.plot(points, [place] * len(points), "o", color="#1b1f23", markersize=3, zorder=3)
             end = (max(value, *points) if len(points) else value, place)
-            axes.annotate(f"{value:.3g}", end, (8, 0), textcoords="offset points", va="center")
+            axes.annotate(f"{value:,.1f}", end, (8, 0), textcoords="offset points", va="center")
         axes.set(xlabel=what)
         axes.margins(x=0.15)
         axes.grid(axis="y", visible=False)

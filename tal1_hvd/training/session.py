@@ -22,6 +22,7 @@ from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import Plan, make_plan, read_goal
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.settings import describe_way
 
 
 @dataclass(frozen=True)
@@ -203,12 +204,16 @@ def _is_finished(folder: RunFolder, plan: Plan, checkpoint: Checkpoint | None) -
 
 
 def _describe(plan: Plan, folder: RunFolder, device: str, communicator: Communicator) -> str:
-    size = communicator.size
-    ranks = (
-        f"1 rank, {device}" if size == 1 else f"{size} ranks ({communicator.name}), {device} each"
-    )
+    size, settings = communicator.size, plan.goal.settings
+    how = describe_way(communicator.name, settings.aggregation, settings.staleness)
+    ranks = f"{size} ranks ({how}), {device} each"
+    if size == 1:
+        # Whatever joins ranks, there is nothing to join.
+        plain = settings.aggregation == "allreduce"
+        ranks = f"1 rank, {device}" if plain else f"1 rank, so without {how}, {device}"
+    optimizer = "" if settings.optimizer == "adam" else f" by {settings.optimizer}"
     return (
-        f"training {plan.goal.settings.model} on {plan.batching.examples:,} sequences of "
+        f"training {settings.model}{optimizer} on {plan.batching.examples:,} sequences of "
         f"{plan.dataset.length} bp in {plan.dataset.path}: {ranks}, "
         f"global batch {plan.batching.global_batch}; run folder {folder.path}"
     )

@@ -206,6 +206,12 @@ class TrainSettings:
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
 
 
+def describe_way(strategy: str, aggregation: str, staleness: int | None) -> str:
+    """Name a strategy, and how its ranks make one model where that is no all-reduce."""
+    words = [strategy] if aggregation == "allreduce" else [strategy, aggregation]
+    return ", ".join(words if staleness is None else [*words, f"staleness {staleness}"])
+
+
 def read_settings(path: Path) -> tuple[TrainSettings, int]:
     """Read what `TrainSettings.to_yaml` wrote.
 
