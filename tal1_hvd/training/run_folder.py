@@ -90,7 +90,7 @@ class RunFolder:
             raise InputError(f"{self.path}: no such run folder")
         if not self.path.is_dir():
             raise InputError(f"{self.path}: a file, not a run folder")
-        if not exists(self.config):
+        if not exists(self.model) and not exists(self.config):
             raise InputError(f"{self.path}: not a run folder (it has no config.yaml)")
         if not exists(self.model):
             raise InputError(
