@@ -55,6 +55,8 @@ OPTIONS = {
         "--threads": "(default: 1; with one rank, one a core)",
         "--patience": "(default: never)",
         "--staleness": "(default: synchronous)",
+        "--elastic": "",
+        "--fixed-global-batch": "",
     },
     "evaluate": {
         "--run": "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -194,6 +195,40 @@ class TestResume:
             plan_resume(run, {}, 1)
 
 
+class TestElastic:
+    """Where ranks come and go, a rank keeps its batch, or all of them the global one."""
+
+    SETTINGS = TrainSettings(batch_size=10, elastic=True)
+
+    @pytest.fixture(autouse=True)
+    def launched(self, monkeypatch):
+        monkeypatch.setenv("HOROVOD_ELASTIC", "1")
+
+    def test_a_rank_keeps_its_batch(self, tmp_path):
+        run = RunFolder.create(tmp_path / "run", self.SETTINGS, 3)
+        assert plan_resume(run, {"epochs": 7}, 7) == replace(self.SETTINGS, epochs=7)
+        with pytest.raises(InputError, match="--batch-size: the run was made with 10"):
+            plan_resume(run, {"batch_size": 20}, 3)
+
+    @pytest.mark.parametrize(("size", "batch"), [(1, 30), (2, 15), (4, 8)])
+    def test_all_keep_the_global_batch(self, tmp_path, learnable_data, size, batch):
+        settings = replace(self.SETTINGS, fixed_global_batch=True)
+        run = RunFolder.create(tmp_path / "run", settings, 3)
+        goal = read_goal(Request({"data": str(learnable_data)}, run.path, resume=True), size)
+        assert goal.ranks == 3
+        batching = make_plan(goal, 0, size, Silent()).batching
+        assert (batching.batch, batching.global_batch, batching.size) == (batch, 30, size)
+
+    def test_by_another_launcher_it_is_a_run_like_others(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("HOROVOD_ELASTIC")
+        settings = replace(self.SETTINGS, fixed_global_batch=True)
+        run = RunFolder.create(tmp_path / "run", settings, 3)
+        goal = read_goal(Request({}, run.path, resume=True), 2)
+        assert (goal.settings.batch_size, goal.ranks) == (15, 2)
+        with refused("cannot be shared by 4 ranks"):
+            plan_resume(run, {}, 4)
+
+
 class TestGoal:
     manifest: ClassVar = {"dataset": {"path": "where/it/was", "fingerprint": "abc"}, "more": [1]}
 
@@ -203,18 +238,18 @@ class TestGoal:
 
     def test_of_a_new_run(self):
         goal = read_goal(Request({"data": "x", "seed": 2}), 1)
-        assert goal == Goal(TrainSettings(data="x", seed=2), "x", None)
+        assert goal == Goal(TrainSettings(data="x", seed=2), "x", None, 1)
 
     def test_of_a_run_that_has_not_begun(self, run):
         goal = read_goal(Request({}, run.path, resume=True), 1)
-        assert goal == Goal(TrainSettings(epochs=3), None, None)
+        assert goal == Goal(TrainSettings(epochs=3), None, None, 1)
 
     def test_of_a_run_that_has(self, tmp_path):
         settings = TrainSettings(epochs=3, data=str(tmp_path))
         run = RunFolder.create(tmp_path / "run", settings, 1)
         run.write_manifest(self.manifest)
         goal = read_goal(Request({}, run.path, resume=True), 1)
-        assert goal == Goal(settings, "where/it/was", self.manifest)
+        assert goal == Goal(settings, "where/it/was", self.manifest, 1)
 
     def test_data_is_where_it_was_or_where_the_user_says(self, tmp_path):
         run = RunFolder.create(tmp_path / "run", TrainSettings(data="elsewhere"), 1)
@@ -268,13 +303,13 @@ class TestPlan:
             return learnable_data
 
         monkeypatch.setattr("tal1_hvd.training.plan.cached_dataset", cached)
-        plan = make_plan(Goal(TrainSettings(), None, None), 0, 1, Silent())
+        plan = make_plan(Goal(TrainSettings(), None, None, 1), 0, 1, Silent())
         assert asked == [SimulationSettings()]
         assert plan.goal.settings.data is None
         assert plan.dataset.path == learnable_data
 
     def test_other_data(self, learnable_data):
         manifest = {"dataset": {"path": "x", "fingerprint": "abc"}}
-        goal = Goal(TrainSettings(), str(learnable_data), manifest)
+        goal = Goal(TrainSettings(), str(learnable_data), manifest, 1)
         with pytest.raises(InputError, match="is not the dataset that the run was started with"):
             make_plan(goal, 0, 1, Silent())

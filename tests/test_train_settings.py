@@ -92,6 +92,18 @@ def test_limits_are_allowed(given):
             {"compression": "fp16", "strategy": "mirrored"},
             "--compression: fp16 needs --strategy horovod, got mirrored",
         ),
+        ({"aggregation": "gossip", "shuffle": "shard"}, "--shuffle: gossip and an asynchronous"),
+        (
+            {"aggregation": "parameter-server", "staleness": 0, "shuffle": "shard"},
+            "--shuffle: gossip and an asynchronous server",
+        ),
+        ({"elastic": True, "strategy": "mirrored"}, "--strategy: --elastic needs horovod, got mir"),
+        ({"elastic": True, "shuffle": "shard"}, "--shuffle: --elastic needs global, got shard"),
+        (
+            {"elastic": True, "aggregation": "gossip"},
+            "--aggregation: --elastic needs allreduce, got gossip",
+        ),
+        ({"fixed_global_batch": True}, "--fixed-global-batch: goes with --elastic"),
     ],
 )
 def test_refused(given, text):
@@ -199,7 +211,13 @@ def test_differences():
     assert base.differences(other) == {"epochs": (50, 7), "patience": (None, 2)}
     names = {field.name for field in dataclasses.fields(base)}
     # Of models there may be only one; aggregation does not go with compression.
-    assert names - set(OTHER.differences(base)) == {"model", "aggregation", "staleness"}
+    assert names - set(OTHER.differences(base)) == {
+        "model",
+        "aggregation",
+        "staleness",
+        "elastic",
+        "fixed_global_batch",
+    }
 
 
 def test_changeable_are_settings_that_do_not_decide_what_is_computed():

@@ -186,6 +186,22 @@ def add_arguments(parser: Parser) -> None:
         "end the job when a rank gives no sign of life for so long; 0: never",
         metavar="SECONDS",
     )
+    add_setting(
+        parser,
+        "--elastic",
+        None,
+        "go on when ranks are lost or join, under horovodrun --host-discovery-script "
+        "(launch/elastic)",
+        action="store_true",
+    )
+    add_setting(
+        parser,
+        "--fixed-global-batch",
+        None,
+        "elastic: share the global batch of the beginning among the ranks there are, instead of "
+        "--batch-size for each",
+        action="store_true",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -36,6 +36,9 @@ _BUSY_CYCLE = "0.02"
 # ...and where ranks talk past Horovod its rounds take MPI's locks: steps of a parameter server are
 # 2.4 times as long with 0.02 as with 5.
 _IDLE_CYCLE = "5"
+# Seconds after which a rank that waits for another counts it as lost: Horovod's threads answer at
+# once, whatever a rank computes.
+_ELASTIC_TIMEOUT = "10"
 _HOROVOD_DEFAULTS = {
     # Waiting MPI threads give way to computing ones where ranks fill all cores: a step of 2 ranks
     # on 2 cores takes 0.9 ms instead of 2.2 ms.
@@ -62,6 +65,11 @@ def launched_strategy(environment: Mapping[str, str] = os.environ) -> str | None
     if not _is_shell(environment) and _first_number(environment, _SIZE_VARIABLES) is not None:
         return "horovod"
     return "multiworker" if _workers(environment)[0] else None
+
+
+def launched_elastically(environment: Mapping[str, str] = os.environ) -> bool:
+    """Say whether horovodrun started this process for a job whose ranks come and go."""
+    return environment.get("HOROVOD_ELASTIC") == "1"
 
 
 def place_on_machine(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -91,6 +99,8 @@ def set_horovod_defaults(busy: bool = True) -> None:
     os.environ.setdefault("HOROVOD_CYCLE_TIME", _BUSY_CYCLE if busy else _IDLE_CYCLE)
     for name, value in _HOROVOD_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if launched_elastically():
+        os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", _ELASTIC_TIMEOUT)
     if (Path(sys.prefix) / "bin" / "orted").exists():
         # Open MPI from PyPI: a process that no mpirun started does not know where it lies.
         os.environ.setdefault("OPAL_PREFIX", sys.prefix)

@@ -70,3 +70,40 @@ class HorovodCommunicator(JsonByArrays, OneReplica):
         # Horovod's own shutdown is not waited for: the first rank's ends the others' collectives.
         self.all_gather(np.zeros(1, dtype=np.uint8))
         self._hvd.shutdown()
+
+
+class Membership:
+    """What horovodrun tells a process of a job whose ranks come and go."""
+
+    def __init__(self) -> None:
+        self._changed = False
+        # Horovod's own: horovodrun finds the process by it.
+        from horovod.common.elastic import notification_manager
+
+        notification_manager.init()
+        notification_manager.register_listener(self)
+
+    def on_hosts_updated(self, timestamp: int, update: int) -> None:
+        """Note that hosts came or went; called by Horovod's thread, on rank 0."""
+        self._changed = True
+
+    def changed(self) -> bool:
+        """Say whether hosts came or went since ranks last met."""
+        return self._changed
+
+    def leave(self) -> None:
+        """Leave the ranks that met, to meet those that are there next."""
+        import horovod.tensorflow as hvd
+
+        self._changed = False
+        hvd.shutdown()
+
+
+def is_lost_rank(error: Exception) -> bool:
+    """Say whether an error is that of a collective which another rank has left."""
+    import tensorflow as tf
+    from horovod.common.exceptions import HorovodInternalError
+
+    # Whatever TensorFlow makes of it, the operation's name is in it.
+    in_graph = isinstance(error, tf.errors.OpError) and "Horovod" in str(error)
+    return in_graph or isinstance(error, HorovodInternalError)

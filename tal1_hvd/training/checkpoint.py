@@ -137,6 +137,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     OSError
         The disk is full or the folder is gone; the checkpoint before stays as it was.
     """
+    packed = pack(checkpoint)
+    with atomic_file(path, "wb") as handle:
+        handle.write(packed)
+
+
+def pack(checkpoint: Checkpoint) -> bytes:
+    """Return the bytes of a checkpoint's file."""
     arrays = {
         f"{group}/{i}": array
         for group in _GROUPS
@@ -145,16 +152,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     note = {"format_version": FORMAT_VERSION, "progress": asdict(checkpoint.progress)}
     archive = io.BytesIO()
     np.savez(archive, note=np.frombuffer(json.dumps(note).encode(), dtype=np.uint8), **arrays)
-    with atomic_file(path, "wb") as handle:
-        handle.write(archive.getbuffer())
+    return archive.getvalue()
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, packed: bytes | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
     ----------
     path : Path
+        Named in errors.
+    packed : bytes, optional
+        What `pack` returned, instead of the file's content.
 
     Returns
     -------
@@ -166,7 +175,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         The file is damaged, not a checkpoint, or of another format version.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        source = path if packed is None else io.BytesIO(packed)
+        with np.load(source, allow_pickle=False) as archive:
             note = json.loads(archive["note"].tobytes())
             version = note["format_version"]
             groups = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset, open_dataset
 from tal1_hvd.data.files import exists
+from tal1_hvd.distributed.environment import launched_elastically
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import require_filters, require_length
 from tal1_hvd.simulation.cache import cached_dataset
@@ -31,11 +33,15 @@ class Goal:
         Where the dataset is now; None for the default one.
     manifest : dict, optional
         A resumed run's, if training had begun.
+    ranks : int
+        With which the run began, as far as its settings tell; by them the global batch that stays
+        is known where ranks come and go.
     """
 
     settings: TrainSettings
     data: str | None
     manifest: dict[str, Any] | None
+    ranks: int
 
 
 def read_goal(request: Request, size: int) -> Goal:
@@ -59,7 +65,7 @@ def read_goal(request: Request, size: int) -> Goal:
     """
     if not request.resume:
         settings = TrainSettings(**request.changes)
-        return Goal(settings, settings.data, None)
+        return Goal(settings, settings.data, None, size)
     folder = RunFolder(request.out)
     settings = plan_resume(folder, request.changes, size)
     manifest = read_manifest(folder.manifest) if folder.has_begun() else None
@@ -68,7 +74,8 @@ def read_goal(request: Request, size: int) -> Goal:
         # Where the default dataset was, there need not be one any more: it is simulated again.
         noted = manifest["dataset"]["path"]
         data = noted if data is not None or exists(Path(noted)) else None
-    return Goal(settings, data, manifest)
+    fixed = settings.fixed_global_batch and launched_elastically()
+    return Goal(settings, data, manifest, read_settings(folder.config)[1] if fixed else size)
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,12 @@ def make_plan(goal: Goal, rank: int, size: int, reporter: Reporter, verify: bool
     dataset = open_dataset(data, verify=verify, cache_mb=goal.settings.cache_mb)
     if goal.manifest and goal.manifest["dataset"]["fingerprint"] != dataset.fingerprint:
         raise InputError(f"--data: {data} is not the dataset that the run was started with")
-    return Plan(goal, dataset, plan_batches(goal.settings, dataset, rank, size))
+    return Plan(goal, dataset, plan_batches(goal.settings, dataset, rank, size, goal.ranks))
 
 
-def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int) -> Batching:
+def plan_batches(
+    settings: TrainSettings, dataset: Dataset, rank: int, size: int, ranks: int | None = None
+) -> Batching:
     """Deal the training rows to ranks and steps.
 
     Parameters
@@ -125,6 +134,8 @@ def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int
     settings : TrainSettings
     dataset : Dataset
     rank, size : int
+    ranks : int, optional
+        Whose global batch they share where it is fixed.
 
     Returns
     -------
@@ -145,6 +156,18 @@ def plan_batches(settings: TrainSettings, dataset: Dataset, rank: int, size: int
         raise InputError(
             f"{dataset.path}: {examples} training examples are fewer than {size} ranks; "
             "start fewer ranks"
+        )
+    if settings.fixed_global_batch and ranks is not None:
+        total = settings.batch_size * settings.accumulation * ranks
+        batch = -(-total // (size * settings.accumulation))
+        return Batching(
+            examples=examples,
+            rank=rank,
+            size=size,
+            batch=batch,
+            accumulation=settings.accumulation,
+            seed=settings.seed,
+            step_examples=total,
         )
     share = examples // size
     if settings.batch_size * settings.accumulation > share:
@@ -191,6 +214,11 @@ def plan_resume(run: RunFolder, changes: dict[str, Any], size: int) -> TrainSett
         cannot be shared by so many ranks.
     """
     before, ranks = read_settings(run.config)
+    after = replace(before, **changes)
+    if after.elastic and launched_elastically():
+        # Ranks come and go all the time: a rank keeps its batch, or all of them the global one.
+        _require_changeable(before, after, CHANGEABLE)
+        return after
     global_batch = before.batch_size * before.accumulation * ranks
     per_step = size * replace(before, **changes).accumulation
     if global_batch % per_step:
@@ -216,15 +244,17 @@ def plan_resume(run: RunFolder, changes: dict[str, Any], size: int) -> TrainSett
             f"--batch-size: the run's global batch of {global_batch} is {batch} on each of {size} "
             f"ranks, got {after.batch_size}"
         )
-    fixed = [
-        name
-        for name in after.differences(before)
-        if name not in CHANGEABLE | {"batch_size", "accumulation"}
-    ]
-    if fixed:
-        name = fixed[0]
-        raise InputError(
-            f"--{name.replace('_', '-')}: the run was made with {getattr(before, name)!r}, which "
-            f"--resume cannot change to {getattr(after, name)!r}"
-        )
+    _require_changeable(before, after, CHANGEABLE | {"batch_size", "accumulation"})
     return after
+
+
+def _require_changeable(
+    before: TrainSettings, after: TrainSettings, changeable: Collection[str]
+) -> None:
+    """Raise InputError if other settings differ than those which a resumed run may change."""
+    for name in after.differences(before):
+        if name not in changeable:
+            raise InputError(
+                f"--{name.replace('_', '-')}: the run was made with {getattr(before, name)!r}, "
+                f"which --resume cannot change to {getattr(after, name)!r}"
+            )

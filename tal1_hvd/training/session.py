@@ -11,12 +11,25 @@ from typing import Any
 
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
-from tal1_hvd.distributed.environment import launched_rank, launched_world_size
+from tal1_hvd.distributed.environment import (
+    launched_elastically,
+    launched_rank,
+    launched_world_size,
+)
 from tal1_hvd.distributed.watchdog import Watchdog
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
 from tal1_hvd.training.begin import Begun, Request, begin
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, load_checkpoint, require_fit
+from tal1_hvd.training.elastic import (
+    Known,
+    Memory,
+    Newest,
+    newest,
+    settled,
+    share,
+    through_changes,
+)
 from tal1_hvd.training.interruptions import Stopped
 from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import Plan, make_plan, read_goal
@@ -63,13 +76,23 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     KeyboardInterrupt, Stopped
         With the command that goes on; Stopped after a checkpoint.
     """
+    elastic = launched_elastically() and request.expected()[0].elastic
+    if request.changes.get("elastic") and not elastic:
+        raise InputError(
+            "--elastic: needs ranks that horovodrun --host-discovery-script has started; "
+            "launch/elastic does that"
+        )
     size = launched_world_size()
     ranks = size or request.replicas
     first = launched_rank() in (None, 0)
     begun = begin(request, ranks, job=size is not None) if first else None
-    try:
+
+    def meet(memory: Memory | None) -> Result:
         with contextlib.ExitStack() as stack:
-            return _train(_start(request, begun, make_reporter, stack))
+            return _train(_start(request, begun, make_reporter, stack, memory))
+
+    try:
+        return through_changes(meet) if elastic else meet(None)
     except (InputError, ImportError):
         if begun is not None:
             begun.take_back()
@@ -82,7 +105,15 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
 
 @dataclass(frozen=True)
 class _Session:
-    """What all ranks have agreed on before they train."""
+    """What all ranks have agreed on before they train.
+
+    Attributes
+    ----------
+    memory : Memory, optional
+        Where ranks come and go.
+    checkpoint : Checkpoint, optional
+        What ranks that had met before have reached, newer than any on disk.
+    """
 
     communicator: Communicator
     plan: Plan
@@ -90,6 +121,8 @@ class _Session:
     device: str
     folder: RunFolder
     reporter: Reporter
+    memory: Memory | None
+    checkpoint: Checkpoint | None
 
 
 def _start(
@@ -97,6 +130,7 @@ def _start(
     begun: Begun | None,
     make_reporter: Callable[[], Reporter],
     stack: contextlib.ExitStack,
+    memory: Memory | None,
 ) -> _Session:
     """Connect, check and start TensorFlow; `stack` locks the run folder, and watches the ranks."""
     # Horovod imports TensorFlow.
@@ -107,8 +141,14 @@ def _start(
         )
     rank, size = communicator.rank, communicator.size
     reporter = make_reporter() if rank == 0 else Silent()
+    known = None
+    if memory is not None:
+        memory.joined()
+        known = memory.known
 
     def prepare() -> tuple[Plan, str]:
+        if known is not None:
+            return known.plan, known.device
         goal = read_goal(request, size)
         plan = make_plan(goal, rank, size, reporter, verify=communicator.local_rank == 0)
         threads = goal.settings.threads or (1 if size > 1 else usable_cores())
@@ -119,16 +159,27 @@ def _start(
 
     plan, device = together(communicator, prepare)
     settings = plan.goal.settings
-    folder = RunFolder(Path(communicator.broadcast_json(begun and str(begun.folder.path))))
+    found = Newest() if memory is None else newest(communicator, memory)
+    path = found.folder or communicator.broadcast_json(begun and str(begun.folder.path))
+    if path is None:
+        raise InputError("rank 0 was lost before the run had begun; start the job again")
+    folder = RunFolder(Path(path))
     together(communicator, lambda: stack.enter_context(folder.lock()) if rank == 0 else None)
-    if begun is not None and begun.new and request.resume:
+    if memory is not None:
+        plan = settled(plan, found.ranks, rank, size)
+        memory.known = Known(plan, device, folder.path)
+    if begun is not None and begun.new and request.resume and known is None:
         reporter.message(f"{folder.path}: no run to go on with yet; starting it")
     manifest = make_manifest(settings, plan.dataset, plan.batching, communicator, device)
     name = communicator.broadcast_json(uuid.uuid4().hex)
     # Each process watches another.
     number, count = rank // communicator.replicas, size // communicator.replicas
-    stack.enter_context(Watchdog(folder.heartbeats, number, count, settings.stall_timeout, name))
-    return _Session(communicator, plan, manifest, device, folder, reporter)
+    # Where ranks may be lost, Horovod's own timeout ends the wait for them.
+    timeout = settings.stall_timeout if memory is None else 0
+    stack.enter_context(Watchdog(folder.heartbeats, number, count, timeout, name))
+    return _Session(
+        communicator, plan, manifest, device, folder, reporter, memory, found.checkpoint
+    )
 
 
 def _train(session: _Session) -> Result:
@@ -139,11 +190,21 @@ def _train(session: _Session) -> Result:
 
     communicator, plan, folder = session.communicator, session.plan, session.folder
     rank, reporter = communicator.rank, session.reporter
-    trainer = Trainer.build(plan.goal.settings, plan.dataset, plan.batching, communicator)
-    like = trainer.snapshot(Progress())
-    checkpoint = together(
+    on_disk = together(
         communicator,
-        lambda: _take_over(folder, plan, session.manifest, like) if rank == 0 else None,
+        lambda: load_checkpoint(folder.last) if rank == 0 and folder.last.exists() else None,
+    )
+    checkpoint = session.checkpoint or on_disk
+    if session.memory is not None:
+        # All ranks keep all of it.
+        checkpoint = share(communicator, checkpoint if rank == 0 else None)
+    progress = checkpoint.progress if checkpoint is not None else Progress()
+    progress = Progress(**communicator.broadcast_json(vars(progress)))
+    trainer = Trainer.build(plan.goal.settings, plan.dataset, plan.batching, communicator, progress)
+    like = trainer.snapshot(Progress())
+    together(
+        communicator,
+        lambda: _take_over(session, on_disk, checkpoint, like) if rank == 0 else None,
     )
     if communicator.broadcast_json(_is_finished(folder, plan, checkpoint)):
         if checkpoint is not None:
@@ -151,8 +212,11 @@ def _train(session: _Session) -> Result:
             reporter.message(f"{folder.path}: already finished after epoch {epoch}; nothing to do")
         communicator.close()
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
-    reporter.message(_describe(plan, folder, session.device, communicator))
-    if plan.goal.manifest is not None and rank == 0:
+    if session.checkpoint is not None:
+        reporter.message(f"{communicator.size} ranks now, going on after {progress.describe()}")
+    else:
+        reporter.message(_describe(plan, folder, session.device, communicator))
+    if session.checkpoint is None and plan.goal.manifest is not None and rank == 0:
         reporter.message(
             "no checkpoint yet: from the start"
             if checkpoint is None
@@ -162,7 +226,8 @@ def _train(session: _Session) -> Result:
     if reason is not None:
         reporter.message(f"the first layer uses TensorFlow's own operations: {reason}")
     try:
-        metrics = train(trainer, folder, reporter, checkpoint)
+        saved = on_disk.progress.epoch if on_disk is not None else 0
+        metrics = train(trainer, folder, reporter, checkpoint, session.memory, saved)
     except Stopped as stopped:
         reporter.message(f"stopped by a signal after {stopped}; a checkpoint holds all of it")
         communicator.close()
@@ -173,21 +238,22 @@ def _train(session: _Session) -> Result:
 
 
 def _take_over(
-    folder: RunFolder, plan: Plan, manifest: dict[str, Any], like: Checkpoint
-) -> Checkpoint | None:
-    """Load the run's last checkpoint, if there is one, and note its settings from now on."""
-    checkpoint = None
-    if folder.last.exists():
-        checkpoint = load_checkpoint(folder.last)
-        require_fit(folder.last, checkpoint, like)
+    session: _Session, on_disk: Checkpoint | None, checkpoint: Checkpoint | None, like: Checkpoint
+) -> None:
+    """Make sure that the run can go on, and note its settings from now on."""
+    folder, plan, manifest = session.folder, session.plan, session.manifest
+    if on_disk is not None:
+        require_fit(folder.last, on_disk, like)
     if _is_finished(folder, plan, checkpoint):
-        return checkpoint
+        return
     # Metrics mark a finished run, which this one is not any more if it has more epochs now.
     folder.metrics.unlink(missing_ok=True)
     folder.remove_leftovers()
-    folder.write_settings(plan.goal.settings, manifest["world_size"])
+    settings = plan.goal.settings
+    folder.write_settings(
+        settings, plan.goal.ranks if settings.fixed_global_batch else manifest["world_size"]
+    )
     folder.write_manifest(manifest)
-    return checkpoint
 
 
 def _is_finished(folder: RunFolder, plan: Plan, checkpoint: Checkpoint | None) -> bool:

@@ -24,7 +24,17 @@ COMPRESSIONS = ("none", "fp16")
 
 # A run that is resumed may change these; all others decide what it computes.
 CHANGEABLE = frozenset(
-    {"epochs", "patience", "threads", "stall_timeout", "strategy", "data", "cache_mb"}
+    {
+        "epochs",
+        "patience",
+        "threads",
+        "stall_timeout",
+        "strategy",
+        "data",
+        "cache_mb",
+        "elastic",
+        "fixed_global_batch",
+    }
 )
 
 # Exact as floating-point numbers, and more than anybody lives to see.
@@ -81,6 +91,11 @@ class TrainSettings:
         a byte where they do not fit otherwise; the rest is read from disk whenever it is used.
     stall_timeout : float
         Seconds without a sign of life after which a rank counts as stalled; 0 turns the watch off.
+    elastic : bool
+        Ranks may come and go while the run goes on; for a job that horovodrun started so.
+    fixed_global_batch : bool
+        The global batch stays that of the ranks with which an elastic run began; otherwise it, and
+        the learning rate, follow their number.
     """
 
     data: str | None = None
@@ -103,6 +118,8 @@ class TrainSettings:
     compression: str = "none"
     cache_mb: int = CACHE_MB
     stall_timeout: float = 60.0
+    elastic: bool = False
+    fixed_global_batch: bool = False
 
     def __post_init__(self) -> None:
         for option, value, allowed in (
@@ -162,6 +179,15 @@ class TrainSettings:
                     "--shuffle: gossip and an asynchronous server learn from each rank's batch by "
                     f"itself, which a shard would bias; they need global, got {self.shuffle}"
                 )
+        for option, value, needed in (
+            ("--strategy", self.strategy, ("auto", "horovod")),
+            ("--aggregation", self.aggregation, ("allreduce",)),
+            ("--shuffle", self.shuffle, ("global",)),
+        ):
+            if self.elastic and value not in needed:
+                raise InputError(f"{option}: --elastic needs {needed[-1]}, got {value}")
+        if self.fixed_global_batch and not self.elastic:
+            raise InputError("--fixed-global-batch: goes with --elastic")
         if self.staleness is not None and self.aggregation != "parameter-server":
             raise InputError(
                 f"--staleness: needs --aggregation parameter-server, got {self.aggregation}"
@@ -251,5 +277,5 @@ def _require_type(path: Path, name: str, value: Any, default: Any) -> None:
         kinds: tuple[type, ...] = (str, type(None)) if name == "data" else (int, type(None))
     else:
         kinds = (float, int) if isinstance(default, float) else (type(default),)
-    if not isinstance(value, kinds) or isinstance(value, bool):
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
         raise InputError(f"{path}: {name.replace('_', '-')} cannot be {value!r}")

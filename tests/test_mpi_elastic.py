@@ -1,0 +1,117 @@
+"""Ranks are lost and join while a run goes on: no example of an epoch is skipped or repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.jobs import BIN, PROGRAMS, TIMEOUT, read_until, run, send, start, train_flags
+
+pytestmark = pytest.mark.mpi
+
+LAUNCH = Path(__file__).parent.parent / "launch"
+# Names of this machine.
+HOSTS = ["127.0.0.1", "127.0.0.01", "127.0.0.001"]
+EXACT = ("--precision", "float64", "--fixed-global-batch", "--warmup-examples", "600")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch) -> None:
+    monkeypatch.setenv("TAL1_HVD_VENV", str(BIN.parent))
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    with np.load(folder / "checkpoints" / "last.npz") as checkpoint:
+        return [checkpoint[name] for name in checkpoint.files if name.startswith("model/")]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for ours, theirs in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-9, rtol=0)
+
+
+def horovodrun(hosts: Path, ranks: int) -> list[str]:
+    """Return the command line of an elastic job up to the program."""
+    limits = ["-np", str(ranks), "--min-np", "1", "--max-np", "3", "--elastic-timeout", "60"]
+    script = ["--host-discovery-script", str(LAUNCH / "discover-hosts")]
+    os.environ["TAL1_HVD_HOSTS"] = str(hosts)
+    launcher = [str(BIN / "horovodrun"), "--network-interface", "lo"]
+    return [*launcher, *limits, *script, str(BIN / "python")]
+
+
+@pytest.fixture(scope="module")
+def unbroken(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of one rank that was never stopped, with three ranks' global batch."""
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    flags = ["--epochs", "8", "--batch-size", "24", "--precision", "float64"]
+    flags += ["--warmup-examples", "600"]
+    job = run([BIN / "python", *train_flags(small_data, out, *flags)])
+    assert job.returncode == 0, job.stderr
+    return out
+
+
+@pytest.mark.parametrize("lost", ["0", "1"])
+def test_nothing_is_skipped_or_repeated(
+    lost: str, small_data: Path, unbroken: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Three ranks that share a batch of 24, then two; in the middle of an epoch."""
+    monkeypatch.setenv("TAL1_HVD_HOSTS", "")
+    (tmp_path / "hosts").write_text("".join(f"{host}:1\n" for host in HOSTS))
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", "8", "--batch-size", "8", "--elastic")[2:]
+    command = horovodrun(tmp_path / "hosts", 3)
+    job = run([*command, PROGRAMS / "lost.py", lost, *flags, *EXACT])
+    assert job.returncode == 0, job.stderr
+    # Two steps of the fourth epoch were done by all.
+    assert "2 ranks now, going on after epoch 3 and 48 examples of the next" in job.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["world_size"], metrics["global_batch_size"]) == (2, 24)
+    assert_same_weights(out, unbroken)
+
+
+def test_a_rank_joins(small_data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TAL1_HVD_HOSTS", "")
+    hosts, out = tmp_path / "hosts", tmp_path / "run"
+    hosts.write_text(f"{HOSTS[0]}\n{HOSTS[1]}  # a comment\n")
+    flags = train_flags(small_data, out, "--epochs", "400", "--batch-size", "12")
+    job = start([*horovodrun(hosts, 2), *flags, "--elastic", *EXACT])
+    read_until(job, "epoch 5/")
+    with hosts.open("a") as handle:
+        handle.write(f"\n{HOSTS[2]}:1\n")
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 0, errors
+    assert "3 ranks now, going on after epoch" in errors
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["world_size"], metrics["global_batch_size"]) == (3, 24)
+
+
+def test_one_command_and_a_killed_rank(small_data: Path, tmp_path: Path) -> None:
+    """The batch of a rank stays, and the global batch follows the ranks."""
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", "300")[2:]
+    job = start([LAUNCH / "elastic", "--ranks", "3", *flags])
+    read_until(job, "epoch 3/")
+    ranks = json.loads((out / "manifest.json").read_text())["ranks"]
+    send(ranks[1]["process"], signal.SIGKILL)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 0, errors
+    assert "2 ranks now, going on after epoch" in errors
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["world_size"], metrics["global_batch_size"]) == (2, 128)
+    assert metrics["epochs"] == 300
+    again = run([LAUNCH / "elastic", "--ranks", "2", "--out", out, "--resume"])
+    assert again.returncode == 0, again.stderr
+    assert "already finished after epoch 300" in again.stderr
+
+
+def test_elastic_needs_its_launcher(small_data: Path, tmp_path: Path) -> None:
+    flags = train_flags(small_data, tmp_path / "x", "--elastic")[2:]
+    job = run([BIN / "tal1-hvd", "train", *flags])
+    assert job.returncode == 2
+    assert "--elastic: needs ranks that horovodrun --host-discovery-script" in job.stderr
+    assert not (tmp_path / "x").exists()
