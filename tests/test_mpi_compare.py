@@ -23,7 +23,9 @@ def compared(small_data: Path, tmp_path_factory) -> tuple[Path, list[str]]:
     command += ["--data", str(small_data), "--out", str(out)]
     job = run(command)
     assert job.returncode == 0, job.stderr
-    assert job.stdout.strip() == str(out / "report.html")
+    *table, page, data = job.stdout.splitlines()
+    assert (page, data) == (str(out / "report.html"), str(out / "compare.csv"))
+    assert sum(" rank" in line for line in table) == 8
     return out, command
 
 
