@@ -109,6 +109,20 @@ def test_one_command_and_a_killed_rank(small_data: Path, tmp_path: Path) -> None
     assert "already finished after epoch 300" in again.stderr
 
 
+def test_a_stopped_rank_is_lost(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", "300", "--stall-timeout", "5")[2:]
+    job = start([LAUNCH / "elastic", *flags])
+    read_until(job, "epoch 3/")
+    ranks = json.loads((out / "manifest.json").read_text())["ranks"]
+    send(ranks[0]["process"], signal.SIGSTOP)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 0, errors
+    assert f"process {ranks[0]['process']}) has been stopped (SIGSTOP) for" in errors
+    assert "1 rank now, going on after epoch" in errors
+    assert json.loads((out / "metrics.json").read_text())["epochs"] == 300
+
+
 def test_elastic_needs_its_launcher(small_data: Path, tmp_path: Path) -> None:
     flags = train_flags(small_data, tmp_path / "x", "--elastic")[2:]
     job = run([BIN / "tal1-hvd", "train", *flags])

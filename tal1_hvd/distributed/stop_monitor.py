@@ -18,7 +18,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tal1_hvd.distributed.environment import launched_job, launched_rank
+from tal1_hvd.distributed.environment import (
+    launched_elastically,
+    launched_job,
+    launched_rank,
+)
 
 _INTERVAL = 5.0
 
@@ -95,10 +99,12 @@ def _read(process: int, name: str) -> str:
 def end(process: int, seconds: float, timeout: float) -> None:
     """Name a process and kill it, upon which the launcher ends the job."""
     name = f"rank {launched_rank(environment_of(process))}"
+    consequence = "ending the job; go on with --resume"
+    if launched_elastically():
+        consequence = "ending it"
     message = (
         f"tal1-hvd: error: {name} (host {os.uname().nodename}, process {process}) has been stopped "
-        f"(SIGSTOP) for {seconds:.0f} s (--stall-timeout {timeout:g}); ending the job; go on with "
-        "--resume\n"
+        f"(SIGSTOP) for {seconds:.0f} s (--stall-timeout {timeout:g}); {consequence}\n"
     )
     # Nobody may be listening any more, or another monitor has been faster.
     with contextlib.suppress(OSError):

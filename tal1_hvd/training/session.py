@@ -213,7 +213,9 @@ def _train(session: _Session) -> Result:
         communicator.close()
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
     if session.checkpoint is not None:
-        reporter.message(f"{communicator.size} ranks now, going on after {progress.describe()}")
+        size = communicator.size
+        there = "1 rank" if size == 1 else f"{size} ranks"
+        reporter.message(f"{there} now, going on after {progress.describe()}")
     else:
         reporter.message(_describe(plan, folder, session.device, communicator))
     if session.checkpoint is None and plan.goal.manifest is not None and rank == 0:
