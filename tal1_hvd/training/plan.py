@@ -157,25 +157,16 @@ def plan_batches(
             f"{dataset.path}: {examples} training examples are fewer than {size} ranks; "
             "start fewer ranks"
         )
+    batch, total = settings.batch_size, None
     if settings.fixed_global_batch and ranks is not None:
-        total = settings.batch_size * settings.accumulation * ranks
+        total = batch * settings.accumulation * ranks
         batch = -(-total // (size * settings.accumulation))
-        return Batching(
-            examples=examples,
-            rank=rank,
-            size=size,
-            batch=batch,
-            accumulation=settings.accumulation,
-            seed=settings.seed,
-            step_examples=total,
-        )
     share = examples // size
-    if settings.batch_size * settings.accumulation > share:
+    if total is None and batch * settings.accumulation > share:
         raise InputError(
-            f"--batch-size: {settings.batch_size} x {settings.accumulation} passes is more than "
+            f"--batch-size: {batch} x {settings.accumulation} passes is more than "
             f"a rank's {share} of {examples} training examples"
         )
-    batch = settings.batch_size
     if settings.aggregation == "model-parallel":
         require_filters(settings.model, size)
         # Every rank takes the whole global batch.
@@ -188,6 +179,7 @@ def plan_batches(
         accumulation=settings.accumulation,
         shuffle=settings.shuffle,
         seed=settings.seed,
+        step_examples=total,
     )
 
 
