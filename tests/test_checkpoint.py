@@ -319,3 +319,23 @@ class TestProgress:
     )
     def test_finished(self, losses, epochs, patience, finished):
         assert self.after(*losses).finished(epochs, patience) is finished
+
+    def test_sums_go_on_where_they_were(self):
+        progress = Progress(sums=[[1.5, 3.0], [2.0, 4.0]])
+        assert [progress.sums_of(process, 2) for process in (0, 1)] == [(1.5, 3), (2.0, 4)]
+        # Of other processes, the first takes all.
+        assert [progress.sums_of(process, 3) for process in (0, 1, 2)] == [(3.5, 7), (0, 0), (0, 0)]
+        assert progress.sums_of(0, 1) == (3.5, 7)
+        assert Progress().sums_of(0, 1) == Progress().sums_of(1, 2) == (0, 0)
+
+    def test_ahead_of_another_global_batch(self):
+        # 10 steps of 192 examples and 5 of 128, then steps of 128: as if 640 more had been seen.
+        progress = Progress(steps=15, seen=10 * 192 + 5 * 128)
+        assert progress.ahead(128) == 640
+        assert progress.ahead(192) == -320
+
+    def test_words(self):
+        assert Progress(epoch=3).describe() == "epoch 3"
+        assert Progress(epoch=3, examples=1280).describe() == (
+            "epoch 3 and 1,280 examples of the next"
+        )

@@ -14,7 +14,7 @@ from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.communicator import SingleProcess
 from tal1_hvd.training import elastic
 from tal1_hvd.training.checkpoint import Checkpoint, Progress
-from tal1_hvd.training.elastic import Known, Memory, newest, settled, share, through_changes
+from tal1_hvd.training.elastic import Memory, newest, settled, share, through_changes
 from tal1_hvd.training.interruptions import RanksChanged
 from tal1_hvd.training.plan import Goal, Plan, plan_batches
 from tal1_hvd.training.settings import TrainSettings
@@ -33,7 +33,7 @@ def plan(learnable_data):
 
 def remembering(plan=None, epoch=None, examples=0):
     memory = Memory()
-    memory.known = plan and Known(plan, "CPU", Path("run"))
+    memory.plan, memory.folder = plan, plan and Path("run")
     if epoch is not None:
         history = [{"epoch": number} for number in range(epoch)]
         progress = Progress(epoch=epoch, examples=examples, train_seconds=1.0, history=history)
@@ -96,7 +96,7 @@ class TestThroughChanges:
         def meeting(memory):
             met.append(memory)
             if len(met) < 4:
-                memory.keep(remembering(epoch=len(met)).checkpoint, None)
+                memory.keep(remembering(epoch=len(met)).checkpoint)
                 raise RanksChanged if len(met) % 2 else OSError("a rank was lost")
             return memory.checkpoint.progress.epoch
 

@@ -123,9 +123,41 @@ def test_a_stopped_rank_is_lost(small_data: Path, tmp_path: Path) -> None:
     assert json.loads((out / "metrics.json").read_text())["epochs"] == 300
 
 
-def test_elastic_needs_its_launcher(small_data: Path, tmp_path: Path) -> None:
-    flags = train_flags(small_data, tmp_path / "x", "--elastic")[2:]
-    job = run([BIN / "tal1-hvd", "train", *flags])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_of_it(number: signal.Signals, small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    job = start([LAUNCH / "elastic", *train_flags(small_data, out, "--epochs", "2000")[2:]])
+    read_until(job, "epoch 3/")
+    ranks = json.loads((out / "manifest.json").read_text())["ranks"]
+    send(job.pid, number)
+    job.communicate(timeout=60)
+    assert job.returncode != 0
+    commands = [Path(f"/proc/{rank['process']}/cmdline") for rank in ranks]
+    assert not any(command.exists() and command.read_bytes() for command in commands)
+    resumed = run([LAUNCH / "elastic", "--out", out, "--resume", "--epochs", "5"])
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_a_rank_that_gets_a_signal_leaves_alone(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    job = start([LAUNCH / "elastic", *train_flags(small_data, out, "--epochs", "300")[2:]])
+    read_until(job, "epoch 3/")
+    ranks = json.loads((out / "manifest.json").read_text())["ranks"]
+    send(ranks[1]["process"], signal.SIGTERM)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 0, errors
+    assert "1 rank now, going on after epoch" in errors
+    assert json.loads((out / "metrics.json").read_text())["epochs"] == 300
+
+
+@pytest.mark.parametrize("flags", [(), ("--ranks", "2")])
+def test_elastic_needs_its_launcher(
+    flags: tuple[str, ...], small_data: Path, tmp_path: Path
+) -> None:
+    own = train_flags(small_data, tmp_path / "x", "--elastic", *flags)[2:]
+    job = run([BIN / "tal1-hvd", "train", *own])
     assert job.returncode == 2
-    assert "--elastic: needs ranks that horovodrun --host-discovery-script" in job.stderr
+    assert job.stderr.startswith("tal1-hvd: error: --")
+    assert "launch/elastic" in job.stderr
+    assert job.stderr.count("\n") == 1
     assert not (tmp_path / "x").exists()

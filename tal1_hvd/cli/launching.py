@@ -56,6 +56,10 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     InputError
         The request cannot be carried out.
     """
+    if request.changes.get("elastic"):
+        raise InputError(
+            "--ranks: starts ranks that stay; for --elastic, leave it out and use launch/elastic"
+        )
     strategy = request.expected()[0].strategy
     if strategy == "single":
         raise InputError(f"--strategy: single cannot be {count} ranks; leave it or --ranks out")

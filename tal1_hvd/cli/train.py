@@ -20,7 +20,11 @@ from tal1_hvd.cli.errors import STOPPED, report, say
 from tal1_hvd.cli.launching import launch, make_reporter, shown_elsewhere
 from tal1_hvd.cli.tables import show_metrics
 from tal1_hvd.distributed.agreement import AgreedError
-from tal1_hvd.distributed.environment import launched_rank, launched_world_size
+from tal1_hvd.distributed.environment import (
+    launched_elastically,
+    launched_rank,
+    launched_world_size,
+)
 from tal1_hvd.distributed.launch import ranks_from
 from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.errors import InputError
@@ -209,7 +213,8 @@ def run(args: argparse.Namespace) -> int:
     changes = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
     request = Request(changes, None if args.out is None else Path(args.out), args.resume)
     launched = launched_world_size()
-    if launched is not None and args.ranks not in (None, str(launched)):
+    elastic = launched_elastically()
+    if launched is not None and not elastic and args.ranks not in (None, str(launched)):
         raise InputError(
             f"--ranks: a launcher has started {launched} ranks already; leave --ranks out, of a "
             "--config file too"
@@ -217,19 +222,19 @@ def run(args: argparse.Namespace) -> int:
     settings, before = request.expected()
     if settings.strategy in REPLICATED:
         replicas = args.ranks or before or REPLICATED[settings.strategy]
-        return _train(replace(request, replicas=ranks_from(str(replicas))), 1)
+        return _train(replace(request, replicas=ranks_from(str(replicas))), False)
     count = 1 if args.ranks is None or launched is not None else ranks_from(args.ranks)
     if count > 1:
         folder, code = launch(request, count)
         if code == 0:
             _show(folder)
         return code
-    return _train(request, launched or 1)
+    return _train(request, elastic or (launched or 1) > 1)
 
 
-def _train(request: Request, size: int) -> int:
+def _train(request: Request, among_others: bool) -> int:
     try:
-        if size > 1:
+        if among_others:
             monitor_stops(request.expected()[0].stall_timeout)
         result = run_session(request, make_reporter)
     except AgreedError as error:
@@ -241,7 +246,7 @@ def _train(request: Request, size: int) -> int:
             say(f"go on with: {stopped}")
         return STOPPED
     except Exception as error:
-        if size == 1:
+        if not among_others:
             raise
         end_rank(error)
     if result.rank == 0 and not shown_elsewhere():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tal1_hvd.distributed.communicator import JsonByArrays, OneReplica
-from tal1_hvd.distributed.environment import set_horovod_defaults, shorten_sleeps
+from tal1_hvd.distributed.environment import (
+    launched_elastically,
+    set_horovod_defaults,
+    shorten_sleeps,
+)
 from tal1_hvd.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +52,9 @@ class HorovodCommunicator(JsonByArrays, OneReplica):
         self._hvd = hvd
         self.rank = hvd.rank()
         self.size = hvd.size()
+        if launched_elastically():
+            # Ranks are numbered anew whenever they meet.
+            os.environ.update(HOROVOD_RANK=str(self.rank), HOROVOD_SIZE=str(self.size))
         self.local_rank = hvd.local_rank()
         self.local_size = hvd.local_size()
         self.controller = "MPI" if hvd.mpi_enabled() else "Gloo"

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
@@ -120,10 +121,15 @@ def launch_ranks(
     )
     # mpirun and our own launcher hand it on, and leave ranks the time that a checkpoint takes.
     asked = signal.SIGTERM if Path(command[0]).name == "horovodrun" else signal.SIGUSR1
-    previous = {
-        number: signal.signal(number, lambda *_: job.send_signal(asked))
-        for number in (signal.SIGTERM, signal.SIGUSR1)
-    }
+    previous = {}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        # Once; ranks that cannot answer, as one of them hangs, are ended by the second.
+        signal.signal(number, lambda *_: job.terminate())
+        job.send_signal(asked)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        previous[number] = signal.signal(number, ask)
     # A thread of its own, so that neither stream fills up and blocks the ranks.
     errors = threading.Thread(target=_copy, args=(job.stderr, _write_errors), daemon=True)
     errors.start()

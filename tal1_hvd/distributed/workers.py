@@ -70,7 +70,10 @@ def run_workers(count: int, program: Sequence[str]) -> int:
 
     handlers = {
         signal.SIGTERM: leave,
-        signal.SIGUSR1: lambda number, frame: [w.send_signal(number) for w in workers],
+        # Not by `send_signal`, which could take a worker's exit code from `os.wait`.
+        signal.SIGUSR1: lambda number, frame: [
+            os.kill(worker.pid, number) for worker in workers if worker.returncode is None
+        ],
     }
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:

@@ -27,41 +27,38 @@ T = TypeVar("T")
 _MOST_IN_VAIN = 5
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a process has worked out when ranks first met.
-
-    Attributes
-    ----------
-    plan : Plan
-    device : str
-    folder : Path
-        The run folder.
-    """
-
-    plan: Plan
-    device: str
-    folder: Path
-
-
 class Memory:
     """What a process keeps from one meeting of ranks to the next; a `Keeper`.
 
     Attributes
     ----------
-    known : Known, optional
+    device : str, optional
+        What TensorFlow was started on.
+    plan : Plan, optional
+        What was worked out when it met others before.
+    folder : Path, optional
+        The run folder.
     checkpoint : Checkpoint, optional
         The newest state.
     """
 
     def __init__(self) -> None:
-        self.known: Known | None = None
+        self.device: str | None = None
+        self.plan: Plan | None = None
+        self.folder: Path | None = None
         self.checkpoint: Checkpoint | None = None
         self._membership: Membership | None = None
 
-    def keep(self, last: Checkpoint, best: Checkpoint) -> None:
-        """Remember the newest state, which holds the best weights too."""
-        self.checkpoint = last
+    @property
+    def place(self) -> list[int]:
+        """Epochs done, and examples of the next; -1 before any state."""
+        if self.checkpoint is None:
+            return [-1, -1]
+        return [self.checkpoint.progress.epoch, self.checkpoint.progress.examples]
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Remember the newest state."""
+        self.checkpoint = checkpoint
 
     def changed(self) -> bool:
         """Say whether this process has heard of ranks that come or go."""
@@ -92,13 +89,13 @@ def through_changes(meeting: Callable[[Memory], T]) -> T:
     """
     memory, in_vain = Memory(), 0
     while True:
-        before = memory.checkpoint
+        before = memory.place
         try:
             return meeting(memory)
         except RanksChanged:
             in_vain = 0
         except Exception as error:
-            in_vain = in_vain + 1 if memory.checkpoint is before else 0
+            in_vain = in_vain + 1 if memory.place == before else 0
             if not is_lost_rank(error) or in_vain > _MOST_IN_VAIN:
                 raise
         memory.leave()
@@ -125,18 +122,17 @@ class Newest:
 
 def newest(communicator: Communicator, memory: Memory) -> Newest:
     """Give all ranks what those that have met before remember; a collective."""
-    known, own = memory.known, memory.checkpoint
     note = {
-        "folder": known and str(known.folder),
-        "ranks": known and known.plan.goal.ranks,
-        "place": own and [own.progress.epoch, own.progress.examples],
+        "folder": memory.folder and str(memory.folder),
+        "ranks": memory.plan and memory.plan.goal.ranks,
+        "place": memory.place,
     }
     notes = communicator.all_gather_json(note)
-    places = [note["place"] or [-1, -1] for note in notes]
+    places = [note["place"] for note in notes]
     leads = communicator.rank == places.index(max(places))
     met = next((note for note in notes if note["folder"] is not None), None)
     return Newest(
-        share(communicator, own if leads else None),
+        share(communicator, memory.checkpoint if leads else None),
         met and Path(met["folder"]),
         met and met["ranks"],
     )

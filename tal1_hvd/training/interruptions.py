@@ -15,12 +15,18 @@ from tal1_hvd.training.checkpoint import Checkpoint
 NOT_FINITE = "the loss is not finite any more"
 # By schedulers, before they end a job.
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# Of the time that training takes, what looking may take.
+# Of the time that training takes, what looking may take...
 _SHARE = 0.02
+# ...and the most seconds without a look: schedulers leave a job 30 before they kill it.
+_LONGEST = 5.0
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """A signal has ended training; a checkpoint holds all that was done. Says how much that is."""
+
+
+class Left(Stopped):
+    """The same for one of several ranks that come and go: the others go on without it."""
 
 
 class RanksChanged(Exception):  # noqa: N818 (nothing went wrong)
@@ -30,8 +36,8 @@ class RanksChanged(Exception):  # noqa: N818 (nothing went wrong)
 class Keeper(Protocol):
     """Keeps what training has reached where ranks come and go."""
 
-    def keep(self, last: Checkpoint, best: Checkpoint) -> None:
-        """Remember the newest and the best state; called on every rank."""
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Remember the newest state, with the best weights; called on every rank."""
 
     def changed(self) -> bool:
         """Say whether this process has heard of ranks that come or go."""
@@ -68,7 +74,8 @@ class Signals:
 class Rhythm:
     """Counts graph calls between the points at which ranks look for interruptions.
 
-    As many lie between two of them as keep their cost to 2 % of the time, by rank 0's clock.
+    As many lie between two of them as keep their cost to 2 % of the time, but no more than take 5
+    seconds, by rank 0's clock.
     """
 
     def __init__(self) -> None:
@@ -89,6 +96,7 @@ class Rhythm:
     def looked(self, every: int) -> None:
         """Note that ranks have looked, and after how many calls they do so again."""
         now = time.perf_counter()
-        a_call = (self._began - self._since) / self._calls
-        self.proposal = max(int((now - self._began) / (_SHARE * max(a_call, 1e-9))), 1)
+        a_call = max((self._began - self._since) / self._calls, 1e-9)
+        interval = min((now - self._began) / _SHARE, _LONGEST)
+        self.proposal = max(int(interval / a_call), 1)
         self._every, self._calls, self._since = every, 0, now

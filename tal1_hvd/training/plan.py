@@ -162,7 +162,8 @@ def plan_batches(
         total = batch * settings.accumulation * ranks
         batch = -(-total // (size * settings.accumulation))
     share = examples // size
-    if total is None and batch * settings.accumulation > share:
+    # Where ranks join, the last small step of an epoch may be all of it.
+    if not settings.elastic and batch * settings.accumulation > share:
         raise InputError(
             f"--batch-size: {batch} x {settings.accumulation} passes is more than "
             f"a rank's {share} of {examples} training examples"

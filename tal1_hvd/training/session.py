@@ -22,7 +22,6 @@ from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
 from tal1_hvd.training.begin import Begun, Request, begin
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, load_checkpoint, require_fit
 from tal1_hvd.training.elastic import (
-    Known,
     Memory,
     Newest,
     newest,
@@ -30,7 +29,7 @@ from tal1_hvd.training.elastic import (
     share,
     through_changes,
 )
-from tal1_hvd.training.interruptions import Stopped
+from tal1_hvd.training.interruptions import Left, Stopped
 from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import Plan, make_plan, read_goal
 from tal1_hvd.training.reporters import Reporter, Silent
@@ -97,10 +96,14 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
         if begun is not None:
             begun.take_back()
         raise
-    except (KeyboardInterrupt, Stopped) as ended:
+    except KeyboardInterrupt:
         if begun is None:
             raise
-        raise type(ended)(f"tal1-hvd train --out {begun.folder.path} --resume") from None
+        raise KeyboardInterrupt(_go_on(begun.folder)) from None
+
+
+def _go_on(folder: RunFolder) -> str:
+    return f"tal1-hvd train --out {folder.path} --resume"
 
 
 @dataclass(frozen=True)
@@ -141,23 +144,28 @@ def _start(
         )
     rank, size = communicator.rank, communicator.size
     reporter = make_reporter() if rank == 0 else Silent()
-    known = None
     if memory is not None:
         memory.joined()
-        known = memory.known
+    known = memory is not None and memory.plan is not None
 
     def prepare() -> tuple[Plan, str]:
-        if known is not None:
-            return known.plan, known.device
+        if known:
+            return memory.plan, memory.device
         goal = read_goal(request, size)
         plan = make_plan(goal, rank, size, reporter, verify=communicator.local_rank == 0)
         threads = goal.settings.threads or (1 if size > 1 else usable_cores())
+        if memory is not None and memory.device is not None:
+            # A process can start it once.
+            return plan, memory.device
         device = communicator.device or start_tensorflow(
             threads, communicator.local_rank, graphs=goal.settings.graphs
         )
         return plan, device
 
-    plan, device = together(communicator, prepare)
+    # Where ranks come and go, one that cannot take part leaves the others to go on.
+    plan, device = together(communicator, prepare) if memory is None else prepare()
+    if memory is not None:
+        memory.device = device
     settings = plan.goal.settings
     found = Newest() if memory is None else newest(communicator, memory)
     path = found.folder or communicator.broadcast_json(begun and str(begun.folder.path))
@@ -167,8 +175,8 @@ def _start(
     together(communicator, lambda: stack.enter_context(folder.lock()) if rank == 0 else None)
     if memory is not None:
         plan = settled(plan, found.ranks, rank, size)
-        memory.known = Known(plan, device, folder.path)
-    if begun is not None and begun.new and request.resume and known is None:
+        memory.plan, memory.folder = plan, folder.path
+    if begun is not None and begun.new and request.resume and not known:
         reporter.message(f"{folder.path}: no run to go on with yet; starting it")
     manifest = make_manifest(settings, plan.dataset, plan.batching, communicator, device)
     name = communicator.broadcast_json(uuid.uuid4().hex)
@@ -198,6 +206,8 @@ def _train(session: _Session) -> Result:
     if session.memory is not None:
         # All ranks keep all of it.
         checkpoint = share(communicator, checkpoint if rank == 0 else None)
+        if checkpoint is not None:
+            session.memory.keep(checkpoint)
     progress = checkpoint.progress if checkpoint is not None else Progress()
     progress = Progress(**communicator.broadcast_json(vars(progress)))
     trainer = Trainer.build(plan.goal.settings, plan.dataset, plan.batching, communicator, progress)
@@ -231,9 +241,11 @@ def _train(session: _Session) -> Result:
         saved = on_disk.progress.epoch if on_disk is not None else 0
         metrics = train(trainer, folder, reporter, checkpoint, session.memory, saved)
     except Stopped as stopped:
-        reporter.message(f"stopped by a signal after {stopped}; a checkpoint holds all of it")
-        communicator.close()
-        raise
+        held = "others go on" if isinstance(stopped, Left) else "a checkpoint holds all of it"
+        reporter.message(f"stopped by a signal after {stopped}; {held}")
+        if not isinstance(stopped, Left):
+            communicator.close()
+        raise Stopped(_go_on(folder)) from None
     # No rank leaves, and stops giving signs of life, before all are done.
     communicator.close()
     return Result(folder.path, metrics, rank)

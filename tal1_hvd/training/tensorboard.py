@@ -40,3 +40,7 @@ class TensorBoardLog:
             self._writer.flush()
         except tf.errors.OpError as error:
             raise InputError(f"{self._folder}: cannot be written: {error.message}") from None
+
+    def close(self) -> None:
+        """Close the file; the next session writes one of its own."""
+        self._writer.close()

@@ -16,6 +16,7 @@ from tal1_hvd.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from tal1_hvd.training.interruptions import (
     NOT_FINITE,
     Keeper,
+    Left,
     RanksChanged,
     Rhythm,
     Signals,
@@ -76,7 +77,7 @@ def train(
             while not course.finished:
                 course.epoch()
         finally:
-            reporter.finish()
+            course.end()
     assign(trainer.model.variables, course.last.best)
     return _finish(trainer, folder, course.last.progress)
 
@@ -128,6 +129,12 @@ class _Course:
         self._reporter.start(trainer.settings.epochs, progress.epoch, trainer.batching.examples)
         self._reporter.advance(progress.examples)
 
+    def end(self) -> None:
+        """Close what is open."""
+        self._reporter.finish()
+        if self._log is not None:
+            self._log.close()
+
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or patience is lost."""
@@ -170,7 +177,7 @@ class _Course:
         ):
             self._save()
         if not self.finished:
-            self._leave(wanted)
+            self._leave(*wanted)
 
     def _validate(
         self, row: dict[str, Any], start: float, trained: float, examples: int
@@ -215,17 +222,17 @@ class _Course:
             seconds = time.perf_counter() - self._began
             self._reach(replace(self.last.progress, sums=sums, train_seconds=seconds))
         self._rhythm.looked(calls)
-        self._leave(wanted)
+        self._leave(*wanted)
 
-    def _look(self, loss: float, correct: int) -> tuple[list[list[float]], tuple[int, int], int]:
-        """Return all processes' sums, what asks any of them to leave, and when to look again.
+    def _look(self, loss: float, correct: int) -> tuple[list[list[float]], tuple[int, bool], int]:
+        """Return all processes' sums, what asks them to leave, and when to look again.
 
-        What asks is the number of a signal, and whether ranks come or go; 0 for nothing.
+        What asks is a signal, to so many of them, and whether ranks come or go.
         """
         changed = self._keeper is not None and self._keeper.changed()
-        own = [loss, correct, self._signals.received, changed, self._rhythm.proposal]
+        own = [loss, correct, self._signals.received > 0, changed, self._rhythm.proposal]
         all_own = self._communicator.all_gather(np.array([own], dtype=np.float64))
-        wanted = int(all_own[:, 2].max()), int(all_own[:, 3].max())
+        wanted = int(all_own[:, 2].sum()), bool(all_own[:, 3].any())
         return all_own[:, :2].tolist(), wanted, int(all_own[0, 4])
 
     def _reach(self, progress: Progress) -> None:
@@ -235,16 +242,20 @@ class _Course:
             self.best = now
         self.last = replace(now, best=self.best.model)
         if self._keeper is not None:
-            self._keeper.keep(self.last, self.best)
+            self._keeper.keep(self.last)
 
-    def _leave(self, wanted: tuple[int, int]) -> None:
-        """End the session if any rank has noticed what asks for it."""
-        number, changed = wanted
-        if number:
+    def _leave(self, stopped: int, changed: bool) -> None:
+        """End the session if what ranks have noticed asks for it.
+
+        Where ranks may come and go, those leave alone that got a signal, unless all did.
+        """
+        if stopped and (self._keeper is None or stopped == self._process[1]):
             if self._is_first:
                 self._save()
             raise Stopped(self.last.progress.describe())
-        if changed:
+        if stopped and self._signals.received:
+            raise Left(self.last.progress.describe())
+        if stopped or changed:
             raise RanksChanged("ranks come or go")
 
     def _save(self) -> None:
