@@ -11,7 +11,6 @@ import numpy as np
 from tal1_hvd.aggregation.base import assign
 from tal1_hvd.distributed.agreement import AgreedError
 from tal1_hvd.evaluation.metrics import summary
-from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from tal1_hvd.training.interruptions import (
     NOT_FINITE,
@@ -23,6 +22,7 @@ from tal1_hvd.training.interruptions import (
     Stopped,
 )
 from tal1_hvd.training.reporters import Reporter
+from tal1_hvd.training.results import write_results
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.tensorboard import TensorBoardLog
 from tal1_hvd.training.trainer import Trainer
@@ -79,7 +79,7 @@ def train(
         finally:
             course.end()
     assign(trainer.model.variables, course.last.best)
-    return _finish(trainer, folder, course.last.progress)
+    return write_results(trainer, folder, course.last.progress)
 
 
 class _Course:
@@ -277,43 +277,3 @@ class _Course:
         communicator = self._communicator
         replicas = communicator.replicas
         return communicator.rank // replicas, communicator.size // replicas
-
-
-def _finish(trainer: Trainer, folder: RunFolder, progress: Progress) -> dict[str, Any]:
-    """Score the best model on every split and write the results; return the metrics."""
-    communicator, dataset = trainer.communicator, trainer.dataset
-    communicator.broadcast_variables(trainer.model.variables)
-    scores = {split: trainer.scores(split) for split in ("train", "validation", "test")}
-    bytes_per_step = trainer.aggregation.bytes_per_step()
-    if communicator.rank != 0:
-        return {}
-    epochs = progress.epoch
-    examples = trainer.batching.examples
-    metrics: dict[str, Any] = {
-        "train": summary(trainer.labels("train"), scores["train"]),
-        "validation": summary(trainer.labels("validation"), scores["validation"]),
-        "test": full_summary(trainer.labels("test"), scores["test"], trainer.settings.seed)
-        if len(scores["test"])
-        else None,
-        "train_seconds": progress.train_seconds,
-        "epochs": epochs,
-        "best_epoch": progress.best_epoch,
-        "examples_per_second": epochs * examples / progress.train_seconds,
-        "world_size": communicator.size,
-        "global_batch_size": trainer.batching.global_batch,
-        "strategy": communicator.name,
-        "aggregation": trainer.settings.aggregation,
-        "bytes_per_step": bytes_per_step,
-        "model": trainer.settings.model,
-    }
-    ids = dataset.ids()
-    rows = dataset.rows("test")
-    # Once more: a session that was killed after its last checkpoint may have left it short.
-    folder.write_history(progress.history)
-    folder.write_predictions(
-        (ids[row], int(dataset.labels[row]), float(score))
-        for row, score in zip(rows, scores["test"], strict=True)
-    )
-    folder.write_model(trainer.model)
-    folder.write_metrics(metrics)
-    return metrics
