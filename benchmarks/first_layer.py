@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from tal1_hvd.machine import start_tensorflow
-from tal1_hvd.models.dna_conv_pool import dna_conv_pool, instruction_set, with_tensorflow
+from tal1_hvd.models.compiled import instruction_set
+from tal1_hvd.models.dna_conv_pool import dna_conv_pool, with_tensorflow
 from tal1_hvd.published import FILTER_WIDTH, FILTERS, POOL_WIDTH
 
 BATCHES, BATCH, LENGTH = 16, 64, 1500

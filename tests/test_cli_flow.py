@@ -13,7 +13,7 @@ import pytest
 
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.encoding import decode
-from tal1_hvd.models.dna_conv_pool import why_not_compiled
+from tal1_hvd.models.compiled import why_not_compiled
 from tests.commands import MODULE, call, environment_of_users, start
 
 pytestmark = pytest.mark.usefixtures("tensorflow_as_it_is")

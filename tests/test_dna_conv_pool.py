@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tal1_hvd.data.encoding import encode
+from tal1_hvd.models.compiled import instruction_set, why_not_compiled
 from tal1_hvd.models.dna_conv_pool import (
     dna_conv_pool,
-    instruction_set,
-    why_not_compiled,
     with_tensorflow,
 )
 
@@ -181,7 +180,8 @@ import json, sys
 import numpy as np, tensorflow as tf
 threads = int(sys.argv[1])
 tf.config.threading.set_intra_op_parallelism_threads(threads)
-from tal1_hvd.models.dna_conv_pool import dna_conv_pool, instruction_set
+from tal1_hvd.models.compiled import instruction_set
+from tal1_hvd.models.dna_conv_pool import dna_conv_pool
 rng = np.random.default_rng(0)
 codes = rng.integers(0, 5, (100, 300), dtype=np.uint8)
 codes[:50] %= 4
@@ -246,7 +246,7 @@ def test_all_nan_is_not_hidden(operation):
 
 
 def test_unknown_instruction_set_is_refused():
-    code = "from tal1_hvd.models.dna_conv_pool import instruction_set; instruction_set()"
+    code = "from tal1_hvd.models.compiled import instruction_set; instruction_set()"
     ended = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "TAL1_HVD_SIMD": "avx99"},

@@ -6,61 +6,20 @@ it was not compiled; both compute the same (the latter refuse sequences too shor
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import os
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
-
 import tensorflow as tf
 
-from tal1_hvd.errors import InputError
+from tal1_hvd.models.compiled import native, why_not_compiled
 
-_FOLDER = Path(__file__).parent / "native"
 _LETTERS = 4
 _WIDEST = 256
 
 
-class _Native(NamedTuple):
-    """The compiled operations, or why they are not there."""
-
-    operations: ModuleType | None
-    description: str
-
-
-@functools.cache
-def _native() -> _Native:
-    wanted = os.environ.get("TAL1_HVD_SIMD", "")
-    if wanted not in ("", "avx512", "avx2", "baseline", "tensorflow"):
-        raise InputError(f"TAL1_HVD_SIMD: expected avx2, baseline or tensorflow, got {wanted!r}")
-    if wanted == "tensorflow":
-        return _Native(None, "TAL1_HVD_SIMD says so")
-    path = _FOLDER / f"dna_conv_pool{EXTENSION_SUFFIXES[0]}"
-    if not path.exists():
-        return _Native(None, "the compiled operation is not there; launch/setup compiles it")
-    try:
-        # In this order: TensorFlow lists what a library registers while it is loaded.
-        operations = tf.load_op_library(str(path))
-        library = ctypes.CDLL(str(path))
-    except (AttributeError, OSError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        return _Native(None, f"{path.name} cannot be loaded ({reason}); run launch/setup")
-    library.tal1_hvd_tensorflow_version.restype = ctypes.c_char_p
-    library.tal1_hvd_simd.restype = ctypes.c_char_p
-    built_for = library.tal1_hvd_tensorflow_version().decode()
-    if built_for != tf.__version__:
-        return _Native(None, f"it was compiled for TensorFlow {built_for}; run launch/setup")
-    tf.RegisterGradient("Tal1HvdDnaConvPool")(_gradient)
-    return _Native(operations, library.tal1_hvd_simd().decode())
-
-
+@tf.RegisterGradient("Tal1HvdDnaConvPool")
 def _gradient(
     operation: tf.Operation, gradient: tf.Tensor, _: tf.Tensor | None
 ) -> tuple[None, tf.Tensor, tf.Tensor]:
     codes, kernel, _ = operation.inputs
-    kernel_gradient, bias_gradient = _native().operations.tal1_hvd_dna_conv_pool_grad(
+    kernel_gradient, bias_gradient = native().operations.tal1_hvd_dna_conv_pool_grad(
         codes,
         operation.outputs[1],
         gradient,
@@ -69,19 +28,6 @@ def _gradient(
         padding=operation.get_attr("padding"),
     )
     return None, kernel_gradient, bias_gradient
-
-
-def why_not_compiled() -> str | None:
-    """Return why `dna_conv_pool` uses TensorFlow's operations here, or None where it does not."""
-    if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
-        return "it runs on CPUs only"
-    native = _native()
-    return native.description if native.operations is None else None
-
-
-def instruction_set() -> str:
-    """Return what computes the first layer here: AVX-512, AVX2, baseline, or TensorFlow."""
-    return _native().description if why_not_compiled() is None else "TensorFlow"
 
 
 def dna_conv_pool(
@@ -112,7 +58,7 @@ def dna_conv_pool(
         return with_tensorflow(codes, kernel, bias, pool, padding)
     if kernel.shape[0] is None or kernel.shape[0] > _WIDEST:
         return with_tensorflow(codes, kernel, bias, pool, padding)
-    return _native().operations.tal1_hvd_dna_conv_pool(
+    return native().operations.tal1_hvd_dna_conv_pool(
         codes, kernel, bias, pool=pool, padding=padding.upper()
     )[0]
 

@@ -42,7 +42,7 @@ def make_manifest(
         task, parameters and fingerprint.
     """
     # Imports TensorFlow, which runs by now.
-    from tal1_hvd.models.dna_conv_pool import instruction_set
+    from tal1_hvd.models.compiled import instruction_set
 
     own = [
         {

@@ -1,1 +1,1 @@
-"""The first layer in C++: kernels, and TensorFlow's operations around them."""
+"""In C++: the first layer's kernels, TensorFlow's operations around them, and a clock."""
