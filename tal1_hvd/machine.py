@@ -53,6 +53,34 @@ def quick_keras_import() -> Iterator[None]:
             gc.enable()
 
 
+def resident_bytes() -> int:
+    """Return how much memory this process takes (`man 5 proc_pid_statm`); 0 where nobody tells."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def device_bytes() -> int:
+    """Return how much of its GPU's memory TensorFlow takes; 0 without one."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return sum(tf.config.experimental.get_memory_info(gpu.name)["current"] for gpu in gpus)
+
+
+def process_began(process: int) -> int | None:
+    """Return when a process of this machine started, in ticks since that did; None if none has it.
+
+    A number is given anew to another process; both together are not (`man 5 proc_pid_stat`).
+    """
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    # The name is in parentheses and may hold some itself; the 22nd field is the 20th after it.
+    return int(stat.rpartition(")")[2].split()[19])
+
+
 def start_tensorflow(
     threads: int,
     local_rank: int = 0,

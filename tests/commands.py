@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tal1_hvd.cli.main import main
-from tal1_hvd.training import session
+from tal1_hvd.training import meeting
 
 MODULE = [sys.executable, "-m", "tal1_hvd"]
 
@@ -29,7 +29,7 @@ def call(*words: object) -> int | str | None:
 def tensorflow_as_it_is() -> Iterator[None]:
     """Train without setting TensorFlow up, which a process can do once, before all other tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "start_tensorflow", lambda threads, local_rank, graphs: "CPU")
+        patch.setattr(meeting, "start_tensorflow", lambda threads, local_rank, graphs: "CPU")
         yield
 
 

@@ -95,7 +95,9 @@ train_settings = st.builds(
     compression=st.sampled_from(["none", "fp16"]),
     cache_mb=st.integers(0, 10**6),
     stall_timeout=st.floats(0, 1e6),
-) | st.builds(TrainSettings, elastic=st.just(True), fixed_global_batch=st.booleans())
+) | st.builds(
+    TrainSettings, elastic=st.just(True), fixed_global_batch=st.booleans(), timeline=st.booleans()
+)
 
 
 @properties

@@ -57,6 +57,7 @@ OPTIONS = {
         "--staleness": "(default: synchronous)",
         "--elastic": "",
         "--fixed-global-batch": "",
+        "--timeline": "",
     },
     "evaluate": {
         "--run": "",
@@ -81,6 +82,7 @@ OPTIONS = {
         "--ranks": "(default: 2 4)",
         "--large-batch": "",
     },
+    "status": {"--json": ""},
     "report": {"--run": ""},
     "benchmark": {
         "--data": "(default: the default simulated dataset",

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.jobs import BIN, PROGRAMS, mpirun, run, train_flags
+from tal1_hvd.training.event_log import read_events
+from tests.jobs import (
+    BIN,
+    PROGRAMS,
+    TIMEOUT,
+    mpirun,
+    read_until,
+    run,
+    send,
+    start,
+    train_flags,
+)
 
 pytestmark = pytest.mark.mpi
 
@@ -45,7 +57,51 @@ def test_trains_and_leaves_one_whole_run(launcher: str, small_data: Path, tmp_pa
         "model.keras",
         "predictions.tsv",
         "tensorboard",
+        "events.jsonl",
+        "logs",
     }
+    assert {path.name for path in (out / "logs").iterdir()} == {
+        f"rank-{rank}.log" for rank in range(size)
+    }
+    for rank in range(size):
+        lines = (out / "logs" / f"rank-{rank}.log").read_text().splitlines()
+        assert f" rank {rank}/{size} " in lines[0]
+        assert lines[-1].endswith("finished: all epochs are done")
+    usages = [
+        event["ranks"] for event in read_events(out / "events.jsonl") if event["event"] == "ranks"
+    ]
+    for usage in usages:
+        assert [rank["rank"] for rank in usage] == list(range(size))
+        for rank in usage:
+            # Who is alone waits for nobody.
+            assert (0 < rank["waited"] < rank["seconds"]) == (size > 1)
+    assert len(usages) == 2
+
+
+def test_timeline(small_data: Path, tmp_path: Path) -> None:
+    """By the flag, Horovod writes its timeline into the run folder."""
+    flags = train_flags(small_data, tmp_path / "run", "--epochs", "1", "--timeline")
+    job = run([BIN / "tal1-hvd", "train", "--ranks", "2", *flags[2:]])
+    assert job.returncode == 0, job.stderr
+    names = {
+        event.get("name") for event in json.loads((tmp_path / "run/timeline.json").read_text())
+    }
+    assert "NEGOTIATE_ALLREDUCE" in names
+
+
+def test_status_of_a_killed_job(small_data: Path, tmp_path: Path) -> None:
+    """From outside, while ranks train, and when they are gone without a word."""
+    out = tmp_path / "run"
+    job = start([*mpirun(2), *train_flags(small_data, out, "--epochs", "100000")])
+    read_until(job, "epoch 2/")
+    status = json.loads(run([BIN / "tal1-hvd", "status", out, "--json"]).stdout)
+    assert (status["state"], status["epochs"]) == ("training", 100000)
+    assert status["epoch"] >= 2
+    assert [rank["rank"] for rank in status["ranks"]] == [0, 1]
+    send(status["session"]["process"], signal.SIGKILL)
+    job.communicate(timeout=TIMEOUT)
+    shown = run([BIN / "tal1-hvd", "status", out])
+    assert f"{out}: killed: process {status['session']['process']} of rank 0" in shown.stdout
 
 
 @pytest.mark.parametrize("program", ["collectives", "fit"])

@@ -10,6 +10,7 @@ import pytest
 from tal1_hvd.training.reporters import (
     EVENT_PREFIX,
     Bar,
+    Both,
     Events,
     Lines,
     Silent,
@@ -46,6 +47,31 @@ class Recorder:
 
     def __getattr__(self, name):
         return lambda **given: self.calls.append((name, given))
+
+
+class Named(Silent):
+    """Hands calls on to a recorder, by the names of what is given."""
+
+    def __init__(self, recorder):
+        self._recorder = recorder
+
+    def message(self, text):
+        self._recorder.message(text=text)
+
+    def start(self, epochs, done, examples):
+        self._recorder.start(epochs=epochs, done=done, examples=examples)
+
+    def advance(self, examples):
+        self._recorder.advance(examples=examples)
+
+    def epoch(self, row):
+        self._recorder.epoch(row=row)
+
+    def finish(self):
+        self._recorder.finish()
+
+    def record(self, event, **values):
+        self._recorder.record(event=event, **values)
 
 
 class Writes(io.StringIO):
@@ -99,6 +125,13 @@ class TestLines:
 def test_silent(capsys):
     tell(Silent())
     assert capsys.readouterr() == ("", "")
+
+
+def test_both_are_told_all():
+    recorders = Recorder(), Recorder()
+    recorded = [*CALLS, ("record", {"event": "ranks", "ranks": []})]
+    tell(Both(*(Named(recorder) for recorder in recorders)), recorded)
+    assert recorders[0].calls == recorders[1].calls == recorded
 
 
 class TestEvents:

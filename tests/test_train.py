@@ -21,7 +21,7 @@ from tal1_hvd.training.plan import plan_batches
 from tal1_hvd.training.reporters import Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings
-from tal1_hvd.training.step import Totals
+from tal1_hvd.training.step import CallTotals
 from tal1_hvd.training.train import train
 from tal1_hvd.training.trainer import Call, Trainer
 from tests.sessions import history, predictions, timeless
@@ -186,11 +186,12 @@ class TestRanks:
         settings = TrainSettings(batch_size=20, accumulation=4)
         dataset = open_dataset(learnable_data)
         batching, alone = plan_batches(settings, dataset, 0, 1), SingleProcess()
-        totals = Totals(np.float64(105.0), np.int64(70))
+        totals = CallTotals(np.float64(105.0), np.int64(70), np.float64(0.5))
         aggregation = AllReduce(keras.optimizers.SGD(), [], alone)
         trainer = Trainer(
             settings, dataset, batching, alone, None, None, aggregation, lambda ranks: totals, None
         )
         # Steps of 80, 80 and 50 are two calls, each of which gave the same totals.
-        assert list(trainer.calls(0)) == [Call(2, 160, 105.0, 70), Call(1, 50, 105.0, 70)]
-        assert list(trainer.calls(0, 160)) == [Call(1, 50, 105.0, 70)]
+        both = [Call(2, 160, 105.0, 70, 0.5), Call(1, 50, 105.0, 70, 0.5)]
+        assert list(trainer.calls(0)) == both
+        assert list(trainer.calls(0, 160)) == both[1:]

@@ -110,6 +110,7 @@ def _watch_ranks(
 
 
 def _flags(request: Request, folder: Path) -> list[str]:
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in request.changes.items()]
+    named = {f"--{name.replace('_', '-')}": value for name, value in request.changes.items()}
+    flags = [name if value is True else f"{name}={value}" for name, value in named.items()]
     # The folder is there by now.
     return [*flags, f"--out={folder}", "--resume"]

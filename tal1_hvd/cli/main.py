@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "exact metrics of a trained model on a dataset"),
     "predict": ("predict", "score sequences with a trained model"),
     "compare": ("compare", "every way to distribute training, side by side"),
+    "status": ("status", "what a run does, from another terminal"),
     "report": ("report", "an HTML page about a finished run"),
     "benchmark": ("benchmark", "how fast training is, against plain Keras"),
 }

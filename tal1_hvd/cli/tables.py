@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from tal1_hvd.published import PUBLISHED, TARGET_ACCURACY
-from tal1_hvd.report.words import METRIC_NAMES, interval, number, percent, tenths, whole
+from tal1_hvd.report.words import (
+    METRIC_NAMES,
+    interval,
+    number,
+    percent,
+    printable,
+    tenths,
+    whole,
+)
+from tal1_hvd.training.reporters import describe_epoch
 
 if TYPE_CHECKING:
     from tal1_hvd.comparison.results import Finding
+    from tal1_hvd.training.status import Status
 
+_OF_A_SESSION = ("model", "strategy", "world_size", "global_batch_size")
+_WIDEST = 200
 _WITH_INTERVAL = ("accuracy", "auroc", "auprc")
 
 
@@ -141,6 +155,64 @@ def show_step(parts: Mapping[str, Mapping[str, float]]) -> None:
     _print(table)
 
 
+def show_status(status: Status, run: str) -> None:
+    """Print what a run does.
+
+    Parameters
+    ----------
+    status : Status
+    run : str
+        Its folder, as the user named it.
+    """
+    part = f", {status.examples / max(status.epoch_examples, 1):.0%} of the next"
+    done = f"epoch {status.epoch} of {status.epochs} done{part if status.examples else ''}"
+    left = "" if status.seconds_left is None else f"; about {_time(status.seconds_left)} left"
+    why = f": {printable(status.why)}" if status.why else ""
+    print(f"{run}: {status.state}{why}; {done}{left}")
+    if status.session:
+        told = (f"{key.replace('_', ' ')} {status.session.get(key)}" for key in _OF_A_SESSION)
+        print(printable(", ".join(told)))
+    if status.row:
+        print(describe_epoch(status.row, status.epochs))
+    if status.checkpoint:
+        ago = _time(status.now - status.checkpoint["time"])
+        within = status.checkpoint.get("examples")
+        rest = f" and {within:,} examples" if isinstance(within, int) and within else ""
+        epoch = printable(status.checkpoint.get("epoch"))
+        print(f"last checkpoint after epoch {epoch}{rest}, {ago} ago")
+    table = _table("rank")
+    for column in ("host", "process", "device", "a step", "waiting", "memory", "GPU memory"):
+        table.add_column(column, justify="left" if column in ("host", "device") else "right")
+    for rank in status.ranks:
+        place = (str(rank.get(key, "-")) for key in ("rank", "host", "process", "device"))
+        table.add_row(*(escape(printable(word)) for word in place), *_costs(rank))
+    if status.ranks:
+        _print(table)
+
+
+def _costs(rank: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return what an epoch cost a rank; dashes before it is known."""
+    try:
+        seconds, steps = float(rank["seconds"]), max(int(rank["steps"]), 1)
+        return (
+            f"{1000 * seconds / steps:.2f} ms",
+            percent(float(rank["waited"]) / max(seconds, 1e-9)),
+            whole(float(rank["memory"]) / 1e6, " MB"),
+            whole(float(rank["device_memory"]) / 1e6, " MB") if rank["device_memory"] else "-",
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return "-", "-", "-", "-"
+
+
+def _time(seconds: float) -> str:
+    """Return a duration in words."""
+    seconds = max(round(seconds), 0)
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds // unit} {name}"
+    return f"{seconds} s"
+
+
 def _table(title: str) -> Table:
     # No colours: launchers hand a terminal to ranks whose output ends in a file.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
@@ -149,7 +221,12 @@ def _table(title: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    # Where there is no terminal, nothing has to be cut to fit one.
+    needed = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    if not console.is_terminal:
+        console.width = max(console.width, needed)
+    console.print(table)
     sys.stdout.flush()
 
 

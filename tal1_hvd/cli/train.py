@@ -206,6 +206,14 @@ def add_arguments(parser: Parser) -> None:
         "--batch-size for each",
         action="store_true",
     )
+    add_setting(
+        parser,
+        "--timeline",
+        None,
+        "have Horovod write its timeline of this session, RUN/timeline.json, for chrome://tracing "
+        "or ui.perfetto.dev",
+        action="store_true",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -110,6 +110,11 @@ def set_horovod_defaults(busy: bool = True) -> None:
             os.environ.setdefault("OMPI_MCA_btl", "^ofi")
 
 
+def allow_timeline() -> None:
+    """Let Horovod write a timeline when it is asked to; call before it starts."""
+    os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")
+
+
 def shorten_sleeps() -> None:
     """Let this thread, and those it starts, wake when they asked to; does nothing where it may not.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,10 @@ class HorovodCommunicator(JsonByArrays, OneReplica):
         # Horovod's own function of this name traces a graph first, which takes half a second.
         for variable in variables:
             variable.assign(self._hvd.broadcast(variable.value, root_rank=0))
+
+    def record_timeline(self, path: Path) -> None:
+        """Have Horovod write its timeline; rank 0 does, and the others need not know."""
+        self._hvd.start_timeline(str(path))
 
     def close(self) -> None:
         """Wait until every rank has come here, and end the connection."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
 from typing import NoReturn
 
 from tal1_hvd.distributed.environment import launched_rank
+from tal1_hvd.distributed.rank_log import LOG
 from tal1_hvd.errors import InputError
 
 _MONITOR = "tal1_hvd.distributed.stop_monitor"
 # Seconds that other ranks leave rank 0 to report an error that all of them have met.
 _LET_RANK_0_SPEAK = 3.0
+_LET_LOG_WRITE = 1.0
 
 
 def monitor_stops(timeout: float) -> None:
@@ -72,7 +75,13 @@ def end_rank(error: Exception) -> NoReturn:
 
 def end_process(message: str, code: int) -> NoReturn:
     """End this process whatever its threads wait for, with an error in one line."""
-    _write(f"tal1-hvd: error: {' '.join(message.split())}\n")
+    message = " ".join(message.split())
+    _write(f"tal1-hvd: error: {message}\n")
+    # What holds the log's file may be what this process hangs on.
+    writer = threading.Thread(target=LOG.error, args=("%s", message), daemon=True)
+    with contextlib.suppress(RuntimeError):
+        writer.start()
+        writer.join(_LET_LOG_WRITE)
     os._exit(code)
 
 

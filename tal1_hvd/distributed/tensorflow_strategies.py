@@ -15,7 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tal1_hvd.distributed.communicator import Communicator, JsonByArrays, SingleProcess
+from tal1_hvd.distributed.communicator import (
+    Communicator,
+    JsonByArrays,
+    NoTimeline,
+    SingleProcess,
+)
 from tal1_hvd.distributed.environment import (
     launched_rank,
     launched_strategy,
@@ -27,7 +32,7 @@ from tal1_hvd.machine import start_tensorflow
 _SECONDS_TO_ANSWER = 10.0
 
 
-class Replicas:
+class Replicas(NoTimeline):
     """The ranks of one process under a strategy of ``tf.distribute``.
 
     Parameters

@@ -11,6 +11,7 @@ from typing import Any
 
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
+from tal1_hvd.distributed.environment import allow_timeline
 from tal1_hvd.distributed.watchdog import Watchdog
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
@@ -56,6 +57,8 @@ def meet(
     # Horovod imports TensorFlow.
     with quick_keras_import():
         expected, _ = request.expected()
+        if expected.timeline:
+            allow_timeline()
         communicator = connect(
             expected.strategy, request.replicas, expected.threads, not expected.peer_to_peer
         )
@@ -90,6 +93,11 @@ def meet(
         raise InputError("rank 0 was lost before the run had begun; start the job again")
     folder = RunFolder(Path(path))
     together(communicator, lambda: stack.enter_context(folder.lock()) if rank == 0 else None)
+    if settings.timeline:
+        together(
+            communicator,
+            lambda: communicator.record_timeline(folder.timeline) if rank == 0 else None,
+        )
     if memory is not None:
         plan = settled(plan, found.ranks, rank, size)
         memory.plan, memory.folder = plan, folder.path

@@ -27,6 +27,9 @@ class Reporter(Protocol):
     def finish(self) -> None:
         """End."""
 
+    def record(self, event: str, **values: Any) -> None:
+        """Note what only programs want to know; JSON values."""
+
 
 class Silent:
     """Says nothing; for ranks other than 0 and for use as a library."""
@@ -45,6 +48,46 @@ class Silent:
 
     def finish(self) -> None:
         """Do nothing."""
+
+    def record(self, event: str, **values: Any) -> None:
+        """Do nothing."""
+
+
+class Both:
+    """Tells two others."""
+
+    def __init__(self, one: Reporter, other: Reporter):
+        self._both = (one, other)
+
+    def message(self, text: str) -> None:
+        """Hand it on."""
+        for reporter in self._both:
+            reporter.message(text)
+
+    def start(self, epochs: int, done: int, examples: int) -> None:
+        """Hand it on."""
+        for reporter in self._both:
+            reporter.start(epochs, done, examples)
+
+    def advance(self, examples: int) -> None:
+        """Hand it on."""
+        for reporter in self._both:
+            reporter.advance(examples)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Hand it on."""
+        for reporter in self._both:
+            reporter.epoch(row)
+
+    def finish(self) -> None:
+        """Hand it on."""
+        for reporter in self._both:
+            reporter.finish()
+
+    def record(self, event: str, **values: Any) -> None:
+        """Hand it on."""
+        for reporter in self._both:
+            reporter.record(event, **values)
 
 
 class Lines(Silent):

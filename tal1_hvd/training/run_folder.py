@@ -10,6 +10,9 @@
     predictions.tsv    its scores of the test split
     model.keras        the best model
     tensorboard/       the history, for TensorBoard
+    events.jsonl       what happened when, a JSON object a line
+    logs/              rank-0.log and so on: each rank's own, which it writes itself
+    timeline.json      Horovod's timeline, with ``train --timeline``
     report.html        a page about it, and figures/, made by the command `report`
 """
 
@@ -128,6 +131,21 @@ class RunFolder:
         return self.path / ".heartbeats"
 
     @property
+    def events(self) -> Path:
+        """What happened when."""
+        return self.path / "events.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """Each rank's log."""
+        return self.path / "logs"
+
+    @property
+    def timeline(self) -> Path:
+        """Horovod's timeline."""
+        return self.path / "timeline.json"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"
@@ -148,8 +166,9 @@ class RunFolder:
 
     def remove_settings(self) -> None:
         """Remove all that is there before training begins; call it with the lock held."""
-        shutil.rmtree(self.heartbeats, ignore_errors=True)
-        for path in (self.config, self.path / ".lock"):
+        for folder in (self.heartbeats, self.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.config, self.events, self.path / ".lock"):
             path.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:

@@ -26,6 +26,7 @@ from tal1_hvd.training.elastic import (
 from tal1_hvd.training.interruptions import Left, Stopped
 from tal1_hvd.training.meeting import Meeting, meet
 from tal1_hvd.training.plan import Plan
+from tal1_hvd.training.recording import recorded
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import describe_way
@@ -82,7 +83,7 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
 
     def once(memory: Memory | None) -> Result:
         with contextlib.ExitStack() as stack:
-            return _train(meet(request, begun, make_reporter, stack, memory))
+            return _train(meet(request, begun, make_reporter, stack, memory), stack)
 
     try:
         return through_changes(once) if elastic else once(None)
@@ -100,9 +101,9 @@ def _go_on(folder: RunFolder) -> str:
     return f"tal1-hvd train --out {folder.path} --resume"
 
 
-def _train(meeting: Meeting) -> Result:
+def _train(meeting: Meeting, stack: contextlib.ExitStack) -> Result:
     # Imports TensorFlow, which had to be set up first.
-    from tal1_hvd.models.dna_conv_pool import why_not_compiled
+    from tal1_hvd.models.compiled import why_not_compiled
     from tal1_hvd.training.train import train
     from tal1_hvd.training.trainer import Trainer
 
@@ -132,6 +133,7 @@ def _train(meeting: Meeting) -> Result:
             reporter.message(f"{folder.path}: already finished after epoch {epoch}; nothing to do")
         communicator.close()
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
+    reporter = stack.enter_context(recorded(meeting))
     if meeting.checkpoint is not None:
         size = communicator.size
         there = "1 rank" if size == 1 else f"{size} ranks"
@@ -155,7 +157,7 @@ def _train(meeting: Meeting) -> Result:
         reporter.message(f"stopped by a signal after {stopped}; {held}")
         if not isinstance(stopped, Left):
             communicator.close()
-        raise Stopped(_go_on(folder)) from None
+        raise type(stopped)(_go_on(folder)) from None
     # No rank leaves, and stops giving signs of life, before all are done.
     communicator.close()
     return Result(folder.path, metrics, rank)

@@ -16,6 +16,7 @@ from tal1_hvd.data.batches import EpochBatches
 from tal1_hvd.data.encoding import UNKNOWN
 from tal1_hvd.data.rows import StoredRows
 from tal1_hvd.distributed.communicator import Communicator
+from tal1_hvd.models.compiled import clock
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -54,6 +55,23 @@ class Totals(NamedTuple):
 
 
 Gradient = Callable[[Batches], tuple[list[tf.Tensor], Totals]]
+
+
+class CallTotals(NamedTuple):
+    """Sums over the steps of a graph call.
+
+    Attributes
+    ----------
+    loss, correct : tf.Tensor
+        As in `Totals`.
+    waited : tf.Tensor, shape=(), dtype=float64
+        Seconds from gradients that are there to weights that have learnt from them: for other
+        ranks, nearly all of it; 0 where it is not measured.
+    """
+
+    loss: tf.Tensor
+    correct: tf.Tensor
+    waited: tf.Tensor
 
 
 def gather(
@@ -152,7 +170,8 @@ def compile_steps(
     learner: Aggregation | keras.optimizers.Optimizer,
     communicator: Communicator,
     shape: tuple[int, int, int],
-) -> Callable[[Sequence[Batches]], Totals]:
+    timed_by: keras.Variable | None = None,
+) -> Callable[[Sequence[Batches]], CallTotals]:
     """Trace a function that makes any number of steps in one call.
 
     Parameters
@@ -165,11 +184,14 @@ def compile_steps(
         Makes the step on each rank of this process.
     shape : tuple of int
         Accumulation, batch and length: of the codes of a rank's step.
+    timed_by : keras.Variable, optional
+        A weight that each step updates, so that waiting has an end that can be measured; needs the
+        compiled clock.
 
     Returns
     -------
     callable
-        From a list with `Batches` for each rank of this process to `Totals`; already traced.
+        From a list with `Batches` for each rank of this process to `CallTotals`; already traced.
     """
     share = Batches(
         tf.TensorSpec((None, *shape), tf.uint8),
@@ -178,24 +200,33 @@ def compile_steps(
         tf.TensorSpec((None,), tf.int64),
     )
 
-    def step(batch: Batches) -> Totals:
+    nothing = tf.constant(0, tf.float64)
+
+    def step(batch: Batches) -> CallTotals:
         gradients, totals = gradient(batch)
+        if timed_by is None:
+            learner.apply(gradients)
+            return CallTotals(*totals, nothing)
+        with tf.control_dependencies([*gradients, *totals]):
+            ready = clock()
         learner.apply(gradients)
-        return totals
+        with tf.control_dependencies([tf.identity(timed_by.value)]):
+            return CallTotals(*totals, clock() - ready)
 
     # AutoGraph would turn a Python loop into the same graph, and take half a second to start.
     @tf.function(autograph=False, input_signature=[[share] * communicator.replicas])
-    def steps(shares: Sequence[Batches]) -> Totals:
-        def next_step(i: tf.Tensor, so_far: Totals) -> tuple[tf.Tensor, Totals]:
+    def steps(shares: Sequence[Batches]) -> CallTotals:
+        def next_step(i: tf.Tensor, so_far: CallTotals) -> tuple[tf.Tensor, CallTotals]:
             own = [(Batches(*(field[i] for field in share)),) for share in shares]
             each = [so_far, *communicator.run(step, own)]
             loss = tf.add_n([tf.cast(totals.loss, tf.float64) for totals in each])
-            return i + 1, Totals(loss, tf.add_n([totals.correct for totals in each]))
+            correct = tf.add_n([totals.correct for totals in each])
+            return i + 1, CallTotals(loss, correct, tf.add_n([t.waited for t in each]))
 
         count = tf.shape(shares[0].counts)[0]
-        nothing = Totals(tf.constant(0, tf.float64), tf.constant(0, tf.int64))
+        start = CallTotals(tf.constant(0, tf.float64), tf.constant(0, tf.int64), nothing)
         _, totals = tf.while_loop(
-            lambda i, _: i < count, next_step, (0, nothing), maximum_iterations=count
+            lambda i, _: i < count, next_step, (0, start), maximum_iterations=count
         )
         return totals
 

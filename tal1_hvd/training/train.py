@@ -10,7 +10,9 @@ import numpy as np
 
 from tal1_hvd.aggregation.base import assign
 from tal1_hvd.distributed.agreement import AgreedError
+from tal1_hvd.distributed.rank_log import LOG
 from tal1_hvd.evaluation.metrics import summary
+from tal1_hvd.machine import device_bytes, resident_bytes
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from tal1_hvd.training.interruptions import (
     NOT_FINITE,
@@ -21,6 +23,7 @@ from tal1_hvd.training.interruptions import (
     Signals,
     Stopped,
 )
+from tal1_hvd.training.rank_usage import RankUsage, Stragglers
 from tal1_hvd.training.reporters import Reporter
 from tal1_hvd.training.results import write_results
 from tal1_hvd.training.run_folder import RunFolder
@@ -109,6 +112,7 @@ class _Course:
         self._keeper = keeper
         self._signals = signals
         self._rhythm = Rhythm()
+        self._stragglers = Stragglers()
 
     def begin(self, checkpoint: Checkpoint | None, saved: int | None) -> None:
         """Restore rank 0's checkpoint on all ranks."""
@@ -150,9 +154,11 @@ class _Course:
         trainer, start = self._trainer, time.perf_counter()
         before = self.last.progress
         loss, correct = before.sums_of(*self._process)
+        waited = 0.0
         trainer.aggregation.begin_epoch()
         for call in trainer.calls(before.epoch, before.examples):
             loss, correct = loss + call.loss, correct + call.correct
+            waited += call.waited
             self._count(call.steps, call.examples)
             self._reporter.advance(call.examples)
             # The end of the epoch is a point of its own.
@@ -169,9 +175,11 @@ class _Course:
             **trainer.aggregation.end_epoch(),
         }
         row = self._validate(row, start, trained, trainer.batching.examples - before.examples)
+        steps = self.last.progress.steps - before.steps
         progress = self.last.progress.after_epoch(row, time.perf_counter() - self._began)
         self._reach(progress)
         self._reporter.epoch(row)
+        self._compare_ranks(row["epoch"], steps, trained, waited)
         if self._is_first and (
             self.finished or time.perf_counter() - self._saved_at >= _SECONDS_BETWEEN_CHECKPOINTS
         ):
@@ -203,6 +211,21 @@ class _Course:
                 f"choose a lower one than {trainer.settings.learning_rate:g}, and another --out"
             )
         return row
+
+    def _compare_ranks(self, epoch: int, steps: int, seconds: float, waited: float) -> None:
+        """Note what the epoch cost each rank, and name those that others wait for."""
+        communicator = self._communicator
+        own = [communicator.rank, steps, seconds, waited, resident_bytes(), device_bytes()]
+        rows = communicator.all_gather(np.array([own], dtype=np.float64)).tolist()
+        usages = [
+            RankUsage(int(rank), int(steps), seconds, waited, int(memory), int(gpu))
+            for rank, steps, seconds, waited, memory, gpu in rows
+        ]
+        LOG.info("epoch %d: %s", epoch, usages[self._process[0]].describe())
+        if self._is_first:
+            self._reporter.record("ranks", ranks=[usage.as_event() for usage in usages])
+        for line in self._stragglers.slow(usages):
+            self._reporter.message(line)
 
     def _count(self, steps: int, examples: int) -> None:
         progress = self.last.progress
@@ -260,7 +283,7 @@ class _Course:
 
     def _save(self) -> None:
         """Write checkpoints, history and TensorBoard's log."""
-        saved, progress = self._saved, self.last.progress
+        saved, progress, start = self._saved, self.last.progress, time.perf_counter()
         # First: an epoch that is saved is not logged again.
         self._log.write(progress.history[saved:])
         if progress.best_epoch > saved:
@@ -268,6 +291,12 @@ class _Course:
         save_checkpoint(self._folder.last, self.last)
         self._folder.write_history(progress.history)
         self._saved, self._saved_at = progress.epoch, time.perf_counter()
+        self._reporter.record(
+            "checkpoint",
+            epoch=progress.epoch,
+            examples=progress.examples,
+            seconds=round(self._saved_at - start, 6),
+        )
         seconds = self._saved_at - self._began
         self.last = replace(self.last, progress=replace(progress, train_seconds=seconds))
 

@@ -14,13 +14,21 @@ from tal1_hvd.aggregation.base import Aggregation
 from tal1_hvd.data.batches import Batching
 from tal1_hvd.data.dataset import Dataset
 from tal1_hvd.distributed.communicator import Communicator
+from tal1_hvd.models.compiled import why_not_compiled
 from tal1_hvd.models.first_layer import fuse_first_layer
 from tal1_hvd.models.registry import build_model
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.checkpoint import Checkpoint, Progress
 from tal1_hvd.training.choose_aggregation import make_aggregation
 from tal1_hvd.training.settings import TrainSettings
-from tal1_hvd.training.step import Batches, Totals, compile_steps, gather, make_gradient, read_ahead
+from tal1_hvd.training.step import (
+    Batches,
+    CallTotals,
+    compile_steps,
+    gather,
+    make_gradient,
+    read_ahead,
+)
 
 # Steps in one graph call: enough that the call costs nothing, few enough that progress shows...
 _MOST_STEPS_A_CALL = 64
@@ -40,12 +48,15 @@ class Call(NamedTuple):
         Sum over the examples of this process's ranks, in nats.
     correct : int
         How many of them were classified rightly.
+    waited : float
+        Seconds that this process waited for others, as far as it can tell.
     """
 
     steps: int
     examples: int
     loss: float
     correct: int
+    waited: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Trainer:
     model: keras.Model
     learner: keras.Model
     aggregation: Aggregation
-    steps: Callable[[Sequence[Batches]], Totals]
+    steps: Callable[[Sequence[Batches]], CallTotals]
     scorer: Scorer
 
     @property
@@ -122,7 +133,11 @@ class Trainer:
             learner = fused if learner is model else fuse_first_layer(learner)
         gradient = make_gradient(learner, batching.accumulation)
         shape = (batching.accumulation, batching.batch, dataset.length)
-        steps = compile_steps(gradient, aggregation, communicator, shape)
+        # Where Keras sums gradients, a wait for them cannot be told from the update.
+        waits = communicator.size > communicator.replicas and not communicator.reduced_by_keras
+        timed = waits and why_not_compiled() is None
+        last = learner.trainable_variables[-1] if timed else None
+        steps = compile_steps(gradient, aggregation, communicator, shape, last)
         scorer = Scorer(fused, communicator=communicator)
         return cls(
             settings, dataset, batching, communicator, model, learner, aggregation, steps, scorer
@@ -150,7 +165,8 @@ class Trainer:
         ):
             totals = self.steps(batches)
             counts = batches[0].counts
-            yield Call(len(counts), int(counts.sum()), float(totals.loss), int(totals.correct))
+            sums = float(totals.loss), int(totals.correct), float(totals.waited)
+            yield Call(len(counts), int(counts.sum()), *sums)
 
     def scores(self, split: str) -> np.ndarray:
         """Score a split, each rank a part.

@@ -19,7 +19,7 @@ if moment == "born" and is_it:
     die()
 
 from tal1_hvd.cli.main import main
-from tal1_hvd.training import session
+from tal1_hvd.training import meeting
 
 
 def wait_and_die(*_: object) -> None:
@@ -30,6 +30,6 @@ def wait_and_die(*_: object) -> None:
 
 
 if moment == "connecting" and is_it:
-    session.connect = wait_and_die
+    meeting.connect = wait_and_die
 
 sys.exit(main(["train", *flags]))

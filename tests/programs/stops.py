@@ -16,9 +16,9 @@ if moment == "born":
     stop()
 
 from tal1_hvd.cli.main import main
-from tal1_hvd.training import session
+from tal1_hvd.training import meeting
 
-connect = session.connect
+connect = meeting.connect
 
 
 def stop_and_connect(*given):
@@ -27,7 +27,7 @@ def stop_and_connect(*given):
 
 
 if moment == "connecting":
-    session.connect = stop_and_connect
+    meeting.connect = stop_and_connect
 code = main(["train", *sys.argv[2:]])
 if moment == "leaving":
     stop()
