@@ -104,6 +104,14 @@ def test_status_of_a_killed_job(small_data: Path, tmp_path: Path) -> None:
     assert f"{out}: killed: process {status['session']['process']} of rank 0" in shown.stdout
 
 
+def test_ranks_of_a_machine_without_ssh(small_data: Path, tmp_path: Path) -> None:
+    """Open MPI looks for it even if nothing is to be started elsewhere."""
+    flags = train_flags(small_data, tmp_path / "run", "--epochs", "1")
+    path = f"PATH={BIN}"
+    job = run(["/usr/bin/env", path, BIN / "tal1-hvd", "train", "--ranks", "2", *flags[2:]])
+    assert job.returncode == 0, job.stderr
+
+
 @pytest.mark.parametrize("program", ["collectives", "fit"])
 @pytest.mark.parametrize("size", [2, 3])
 def test_program(program: str, size: int) -> None:

@@ -80,6 +80,9 @@ def find_launcher(count: int, strategy: str = "horovod") -> list[str]:
         # processes, which containers forbid; threads are kept apart by the scheduler.
         transport = ["--mca", "btl", "self,vader"]
         transport += ["--mca", "btl_vader_single_copy_mechanism", "none"]
+        if not (shutil.which("ssh") or shutil.which("rsh")):
+            # Open MPI would end for want of one, though it starts nothing elsewhere.
+            transport += ["--mca", "plm", "isolated"]
         placement = ["--bind-to", "none", "--oversubscribe"]
         return [mpirun, *as_root, *transport, *placement, "-np", str(count)]
     horovodrun = _program("horovodrun")
