@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = [*(ROOT / "launch").iterdir(), ROOT / "docker" / "entrypoint", ROOT / ".ci" / "run"]
+ENTRYPOINT = ROOT / "docker" / "entrypoint"
+SCRIPTS = [
+    *(path for path in (ROOT / "launch").iterdir() if path.suffix != ".yaml"),
+    ENTRYPOINT,
+    ROOT / ".ci" / "run",
+]
 COMPOSE = yaml.safe_load((ROOT / "docker" / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 
@@ -26,7 +34,7 @@ def test_shellcheck_finds_nothing(script):
 def entrypoint(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the container's program here."""
     return subprocess.run(
-        ["bash", ROOT / "docker" / "entrypoint", *words],
+        ["bash", ENTRYPOINT, *words],
         env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -65,6 +73,30 @@ class TestEntrypoint:
         assert refused.stderr.startswith("tal1-hvd container: error: ")
         assert said in refused.stderr
         assert refused.stderr.count("\n") == 1
+
+
+class TestKubernetes:
+    CLAIM, JOB = yaml.safe_load_all((ROOT / "launch" / "kubernetes.yaml").read_text())
+
+    def test_fits_the_operators_schema(self):
+        schema = json.loads((ROOT / "tests" / "schemas" / "mpijob-v2beta1.json").read_text())
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.validate(self.JOB, schema)
+        for name, value in (("slotsPerWorkers", 2), ("slotsPerWorker", "2")):
+            wrong = {**self.JOB, "spec": {**self.JOB["spec"], name: value}}
+            with pytest.raises(jsonschema.ValidationError, match=re.escape(repr(value))):
+                jsonschema.validate(wrong, schema)
+
+    def test_runs_what_the_image_has(self):
+        spec = self.JOB["spec"]
+        assert spec["sshAuthMountPath"] == "/home/tal1/.ssh"
+        worker = spec["mpiReplicaSpecs"]["Worker"]["template"]["spec"]
+        (volume,) = worker["volumes"]
+        assert volume["persistentVolumeClaim"]["claimName"] == self.CLAIM["metadata"]["name"]
+        for kind, role in spec["mpiReplicaSpecs"].items():
+            (container,) = role["template"]["spec"]["containers"]
+            assert container["args"][0] == kind.lower()
+            assert re.search(rf"^    {kind.lower()}[ )]", ENTRYPOINT.read_text(), re.MULTILINE)
 
 
 class TestSafety:
