@@ -74,11 +74,18 @@ def process_began(process: int) -> int | None:
     A number is given anew to another process; both together are not (`man 5 proc_pid_stat`).
     """
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        stat = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
         return None
     # The name is in parentheses and may hold some itself; the 22nd field is the 20th after it.
-    return int(stat.rpartition(")")[2].split()[19])
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+def process_namespace() -> str:
+    """Return what tells whether process numbers mean the same: a container has its own."""
+    with contextlib.suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
 
 
 def start_tensorflow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -60,15 +61,29 @@ class TestEventLog:
     def test_cannot_be_written(self, path):
         path.mkdir()
         with pytest.raises(InputError, match=r"events\.jsonl: cannot be written: Is a directory"):
-            EventLog(path).message("x")
+            EventLog(path)
+
+    def test_a_full_disk_does_not_end_training(self, path):
+        log = EventLog(path)
+        path.unlink()
+        path.symlink_to("/dev/full")
+        log.message("lost")
+        path.unlink()
+        log.message("room again")
+        assert [event["text"] for event in events(path)] == ["room again"]
 
 
 class TestReadEvents:
     def test_what_is_no_event_is_left_out(self, path):
         lines = [b"[]", b"{}", b'{"event": "x"}', b"\xff", b"", b"[" * 9999, b"NaN", b'{"time": 1']
         path.write_bytes(b"\n".join([*lines, b'{"time": 1, "event": "message"}']))
-        assert list(read_events(path)) == [{"time": 1, "event": "message"}]
+        assert list(read_events(path)) == [{"event": "x"}, {"time": 1, "event": "message"}]
+
+    def test_a_pipe_is_not_waited_for(self, path):
+        os.mkfifo(path)
+        with pytest.raises(InputError, match=r"events\.jsonl: not a file of events"):
+            list(read_events(path))
 
     def test_missing(self, path):
-        with pytest.raises(InputError, match=r"events\.jsonl: cannot be read: No such file"):
+        with pytest.raises(InputError, match=r"events\.jsonl: not a file of events"):
             list(read_events(path))

@@ -104,6 +104,14 @@ def test_status_of_a_killed_job(small_data: Path, tmp_path: Path) -> None:
     assert f"{out}: killed: process {status['session']['process']} of rank 0" in shown.stdout
 
 
+def test_timeline_needs_horovod(small_data: Path, tmp_path: Path) -> None:
+    flags = train_flags(small_data, tmp_path / "run", "--timeline")
+    job = run([BIN / "python", *flags])
+    assert job.returncode == 2
+    assert "error: --timeline: Horovod writes it" in job.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_ranks_of_a_machine_without_ssh(small_data: Path, tmp_path: Path) -> None:
     """Open MPI looks for it even if nothing is to be started elsewhere."""
     flags = train_flags(small_data, tmp_path / "run", "--epochs", "1")

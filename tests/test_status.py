@@ -9,7 +9,7 @@ import platform
 import pytest
 
 from tal1_hvd.errors import InputError
-from tal1_hvd.machine import process_began
+from tal1_hvd.machine import process_began, process_namespace
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings
 from tal1_hvd.training.status import read_status
@@ -21,6 +21,7 @@ HERE = {
     "host": platform.node(),
     "process": os.getpid(),
     "began": process_began(os.getpid()),
+    "namespace": process_namespace(),
     "model": "paper",
     "strategy": "horovod",
     "world_size": 2,
@@ -95,9 +96,8 @@ class TestState:
     @pytest.mark.parametrize(
         ("event", "state", "why"),
         [
-            ({"event": "stopped", "text": "2 epochs"}, "stopped", ""),
+            ({"event": "stopped", "text": "2 epochs"}, "stopped", "2 epochs"),
             ({"event": "failed", "text": "OSError: no"}, "failed", "OSError: no"),
-            ({"event": "finished"}, "finished", ""),
             ({"event": "left"}, "starting", "ranks have come or gone, and meet again"),
         ],
     )
@@ -117,7 +117,27 @@ class TestState:
         gone = {**HERE, **change}
         status = write(folder, gone, START, EPOCH)
         assert status.state == "killed"
-        assert status.why == f"process {gone['process']} of rank 0 is gone without a word"
+        assert status.why == f"process {gone['process']} of rank 0 is gone; logs/ may say why"
+
+    def test_killed_while_ranks_meet_again(self, folder):
+        assert write(folder, {**HERE, "began": 1}, START, {"event": "left"}).state == "killed"
+
+    def test_finished_if_its_metrics_are_there(self, folder):
+        """Whatever could not be written after them."""
+        folder.metrics.touch()
+        assert write(folder, {**HERE, "began": 1}, START, EPOCH).state == "finished"
+
+    def test_in_a_container(self, folder):
+        """Its numbers of processes mean others here, so they are not looked up."""
+        inside = {**HERE, "namespace": "pid:[7]", "began": 1}
+        assert write(folder, inside, START, EPOCH).state == "training"
+
+    def test_epochs_that_were_lost(self, folder):
+        """A killed session had gone further than the checkpoint that the next began from."""
+        again = {**START, "done": 2}
+        progress = {"event": "progress", "epoch": 3, "examples": 10}
+        status = write(folder, HERE, START, EPOCH, HERE, again, progress)
+        assert (status.epoch, status.examples, status.row) == (2, 10, {})
 
     def test_another_machine(self, folder):
         there = {**HERE, "host": "elsewhere"}
@@ -142,6 +162,9 @@ class TestDamage:
         "strange",
         [
             {**EPOCH, "train_loss": "x"},
+            {**EPOCH, "train_loss": 10**400},
+            {**EPOCH, "epoch": "\x1b[2J"},
+            {key: value for key, value in EPOCH.items() if key != "epoch"},
             {"event": "epoch"},
             {**RANKS, "ranks": [7, {"rank": "x"}]},
             {**RANKS, "ranks": "x"},

@@ -103,10 +103,6 @@ def test_limits_are_allowed(given):
             {"elastic": True, "aggregation": "gossip"},
             "--aggregation: --elastic needs allreduce, got gossip",
         ),
-        (
-            {"timeline": True, "strategy": "mirrored"},
-            "--timeline: only horovod has one, not --strategy mirrored",
-        ),
         ({"fixed_global_batch": True}, "--fixed-global-batch: goes with --elastic"),
     ],
 )
@@ -221,7 +217,6 @@ def test_differences():
         "staleness",
         "elastic",
         "fixed_global_batch",
-        "timeline",
     }
 
 

@@ -112,5 +112,6 @@ def _watch_ranks(
 def _flags(request: Request, folder: Path) -> list[str]:
     named = {f"--{name.replace('_', '-')}": value for name, value in request.changes.items()}
     flags = [name if value is True else f"{name}={value}" for name, value in named.items()]
+    flags += ["--timeline"] * request.timeline
     # The folder is there by now.
     return [*flags, f"--out={folder}", "--resume"]

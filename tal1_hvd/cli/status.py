@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from tal1_hvd.cli.arguments import Parser
+from tal1_hvd.errors import InputError
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.status import read_status
 
@@ -31,7 +31,10 @@ def run(args: argparse.Namespace) -> int:
 
     status = read_status(RunFolder(Path(args.run)), time.time())
     if args.json:
-        print(json.dumps(asdict(status), indent=2))
+        try:
+            print(json.dumps(vars(status), indent=2))
+        except RecursionError:
+            raise InputError(f"{args.run}: events.jsonl: an event is nested too deeply") from None
     else:
         show_status(status, args.run)
     return 0

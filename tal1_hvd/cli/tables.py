@@ -173,7 +173,7 @@ def show_status(status: Status, run: str) -> None:
         told = (f"{key.replace('_', ' ')} {status.session.get(key)}" for key in _OF_A_SESSION)
         print(printable(", ".join(told)))
     if status.row:
-        print(describe_epoch(status.row, status.epochs))
+        print(printable(describe_epoch(status.row, status.epochs)))
     if status.checkpoint:
         ago = _time(status.now - status.checkpoint["time"])
         within = status.checkpoint.get("examples")

@@ -47,7 +47,7 @@ from tal1_hvd.training.settings import (
     read_settings,
 )
 
-_NOT_SETTINGS = ("config", "out", "resume", "ranks")
+_NOT_SETTINGS = ("config", "out", "resume", "ranks", "timeline")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -206,12 +206,10 @@ def add_arguments(parser: Parser) -> None:
         "--batch-size for each",
         action="store_true",
     )
-    add_setting(
-        parser,
+    parser.add_argument(
         "--timeline",
-        None,
-        "have Horovod write its timeline of this session, RUN/timeline.json, for chrome://tracing "
-        "or ui.perfetto.dev",
+        help="have Horovod write its timeline of this session, RUN/timeline.json, for "
+        "chrome://tracing or ui.perfetto.dev",
         action="store_true",
     )
 
@@ -219,7 +217,8 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or start the ranks that do."""
     changes = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
-    request = Request(changes, None if args.out is None else Path(args.out), args.resume)
+    out = None if args.out is None else Path(args.out)
+    request = Request(changes, out, args.resume, timeline=args.timeline)
     launched = launched_world_size()
     elastic = launched_elastically()
     if launched is not None and not elastic and args.ranks not in (None, str(launched)):

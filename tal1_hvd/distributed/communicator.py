@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -78,28 +77,8 @@ class Communicator(Protocol):
     def broadcast_json(self, value: Any) -> Any:
         """Return rank 0's JSON value."""
 
-    def record_timeline(self, path: Path) -> None:
-        """Have the library that joins the ranks write a timeline from now on; on rank 0.
-
-        Raises
-        ------
-        InputError
-            There is no such library, or it has none.
-        """
-
     def close(self) -> None:
         """Wait until every rank has come here, and end the connection."""
-
-
-class NoTimeline:
-    """What communicators have in common that are not Horovod."""
-
-    def record_timeline(self, path: Path) -> None:
-        """Raise InputError."""
-        raise InputError(
-            "--timeline: Horovod writes it, which joins ranks under --ranks, horovodrun, mpirun or "
-            "srun; leave it out"
-        )
 
 
 class OneReplica:
@@ -118,7 +97,7 @@ class OneReplica:
         return [function(*inputs[0])]
 
 
-class SingleProcess(OneReplica, NoTimeline):
+class SingleProcess(OneReplica):
     """One rank that talks to nobody."""
 
     name = "single"

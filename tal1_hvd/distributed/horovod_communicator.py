@@ -75,7 +75,7 @@ class HorovodCommunicator(JsonByArrays, OneReplica):
             variable.assign(self._hvd.broadcast(variable.value, root_rank=0))
 
     def record_timeline(self, path: Path) -> None:
-        """Have Horovod write its timeline; rank 0 does, and the others need not know."""
+        """Have Horovod write its timeline from now on: rank 0 does."""
         self._hvd.start_timeline(str(path))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Each rank's own log file, every line with its time, rank, host and process."""
+"""Each rank's own log file, every message with its time, rank, host and process."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ import tensorflow as tf
 from tal1_hvd.distributed.communicator import (
     Communicator,
     JsonByArrays,
-    NoTimeline,
     SingleProcess,
 )
 from tal1_hvd.distributed.environment import (
@@ -32,7 +31,7 @@ from tal1_hvd.machine import start_tensorflow
 _SECONDS_TO_ANSWER = 10.0
 
 
-class Replicas(NoTimeline):
+class Replicas:
     """The ranks of one process under a strategy of ``tf.distribute``.
 
     Parameters

@@ -34,12 +34,15 @@ class Request:
         data or the ranks were started by a launcher.
     replicas : int
         Ranks of this process, where the strategy lets it have several.
+    timeline : bool
+        Horovod writes its timeline of the session.
     """
 
     changes: dict[str, Any]
     out: Path | None = None
     resume: bool = False
     replicas: int = 1
+    timeline: bool = False
 
     def expected(self) -> tuple[TrainSettings, int | None]:
         """Return what is known before the request is worked out.

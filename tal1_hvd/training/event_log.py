@@ -4,8 +4,9 @@ Each has ``time`` (seconds since 1970, UTC) and ``event``:
 
 =========== ========================================================================================
 session     ranks have met: ``host`` and ``process`` of rank 0 with ``began`` (when that started, in
-            ticks since its machine did), ``world_size``, ``global_batch_size``, ``strategy``,
-            ``model``, ``epochs``, and each rank's place in ``ranks``
+            ticks since its machine did) in ``namespace`` (of process numbers), ``world_size``,
+            ``global_batch_size``, ``strategy``, ``model``, ``epochs``, and each rank's place in
+            ``ranks``
 start       training begins: ``epochs``, of which ``done``; ``examples`` of an epoch
 progress    ``epoch`` (from 1) and ``examples`` of it that are done; at most every 5 seconds
 epoch       a line of ``history.csv``
@@ -13,10 +14,10 @@ ranks       in ``ranks``, what the epoch cost each: ``steps``, ``seconds``, of w
             others; ``memory`` and ``device_memory`` in bytes
 checkpoint  saved: ``epoch`` done, ``examples`` of the next, and the ``seconds`` it took
 message     ``text``: what was said
-stopped     by a signal, after a checkpoint
-left        ranks have come or gone, or rank 0 has left the others
+stopped     by a signal, after a checkpoint, or by Ctrl-C; ``text`` says how far, or that
+left        ranks have come or gone, or rank 0 has left the others; ``text`` as before
 failed      ``text``: why
-finished    all is done: ``test`` metrics
+finished    all is done
 =========== ========================================================================================
 """
 
@@ -26,6 +27,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from tal1_hvd.errors import InputError
 from tal1_hvd.training.reporters import Silent
 
 _BETWEEN_PROGRESS = 5.0
+# More than any session of thousands of ranks writes; what is longer is no event.
+_LONGEST_LINE = 1 << 24
 
 
 class EventLog(Silent):
@@ -54,12 +58,17 @@ class EventLog(Silent):
         self._epoch, self._examples = 1, 0
         self._noted = time.monotonic()
         # A session that was killed may have left a line without its end.
-        if _ends_within_a_line(path):
-            self._append("\n")
+        self._within_a_line = _ends_within_a_line(path)
+        try:
+            self._append("")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
     def record(self, event: str, **values: Any) -> None:
-        """Write an event."""
-        self._append(json.dumps({"time": round(time.time(), 3), "event": event, **values}) + "\n")
+        """Write an event, if that can be done: training is worth more than its log."""
+        event_line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
+        with suppress(OSError):
+            self._append(f"{event_line}\n")
 
     def message(self, text: str) -> None:
         """Write what is said."""
@@ -83,15 +92,12 @@ class EventLog(Silent):
         self.record("epoch", **row)
 
     def _append(self, text: str) -> None:
+        data = ("\n" * self._within_a_line + text).encode()
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-            descriptor = os.open(self._path, flags, 0o666)
-            try:
-                os.write(descriptor, text.encode())
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+            self._within_a_line = os.write(descriptor, data) < len(data)
+        finally:
+            os.close(descriptor)
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
@@ -103,14 +109,17 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         The file cannot be read.
     """
     try:
+        # A pipe would never end.
+        if not path.is_file():
+            raise InputError(f"{path}: not a file of events")
         with path.open(errors="replace") as handle:
-            for line in handle:
+            while line := handle.readline(_LONGEST_LINE):
                 try:
                     event = json.loads(line)
                 # A line that a killed session left, or one that no session wrote.
                 except (ValueError, RecursionError):
                     continue
-                if isinstance(event, dict) and {"time", "event"} <= set(event):
+                if isinstance(event, dict) and type(event.get("event")) is str:
                     yield event
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None

@@ -57,7 +57,7 @@ def meet(
     # Horovod imports TensorFlow.
     with quick_keras_import():
         expected, _ = request.expected()
-        if expected.timeline:
+        if request.timeline:
             allow_timeline()
         communicator = connect(
             expected.strategy, request.replicas, expected.threads, not expected.peer_to_peer
@@ -69,6 +69,11 @@ def meet(
     known = memory is not None and memory.plan is not None
 
     def prepare() -> tuple[Plan, str]:
+        if request.timeline and communicator.name != "horovod":
+            raise InputError(
+                "--timeline: Horovod writes it, which joins ranks under --ranks, horovodrun, "
+                "mpirun or srun; leave it out"
+            )
         if known:
             return memory.plan, memory.device
         goal = read_goal(request, size)
@@ -93,11 +98,6 @@ def meet(
         raise InputError("rank 0 was lost before the run had begun; start the job again")
     folder = RunFolder(Path(path))
     together(communicator, lambda: stack.enter_context(folder.lock()) if rank == 0 else None)
-    if settings.timeline:
-        together(
-            communicator,
-            lambda: communicator.record_timeline(folder.timeline) if rank == 0 else None,
-        )
     if memory is not None:
         plan = settled(plan, found.ranks, rank, size)
         memory.plan, memory.folder = plan, folder.path

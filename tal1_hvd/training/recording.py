@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from tal1_hvd.distributed.horovod_communicator import is_lost_rank
 from tal1_hvd.distributed.rank_log import LOG, rank_log
 from tal1_hvd.errors import InputError
-from tal1_hvd.machine import process_began
+from tal1_hvd.machine import process_began, process_namespace
 from tal1_hvd.training.event_log import EventLog
 from tal1_hvd.training.interruptions import Left, RanksChanged, Stopped
 from tal1_hvd.training.meeting import Meeting
@@ -49,6 +49,7 @@ def recorded(meeting: Meeting) -> Iterator[Reporter]:
             host=place["host"],
             process=place["process"],
             began=process_began(place["process"]),
+            namespace=process_namespace(),
             model=settings.model,
             epochs=settings.epochs,
             **{key: manifest[key] for key in _OF_THE_MANIFEST},
@@ -70,6 +71,9 @@ def _end_noted(reporter: Reporter, elastic: bool) -> Iterator[None]:
     except (Stopped, RanksChanged) as end:
         left = isinstance(end, (Left, RanksChanged))
         note("left" if left else "stopped", str(end))
+        raise
+    except KeyboardInterrupt:
+        note("stopped", "interrupted")
         raise
     except BaseException as error:
         if elastic and isinstance(error, Exception) and is_lost_rank(error):

@@ -166,9 +166,8 @@ class RunFolder:
 
     def remove_settings(self) -> None:
         """Remove all that is there before training begins; call it with the lock held."""
-        for folder in (self.heartbeats, self.logs):
-            shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.config, self.events, self.path / ".lock"):
+        shutil.rmtree(self.heartbeats, ignore_errors=True)
+        for path in (self.config, self.path / ".lock"):
             path.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:

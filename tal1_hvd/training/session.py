@@ -83,7 +83,8 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
 
     def once(memory: Memory | None) -> Result:
         with contextlib.ExitStack() as stack:
-            return _train(meet(request, begun, make_reporter, stack, memory), stack)
+            meeting = meet(request, begun, make_reporter, stack, memory)
+            return _train(meeting, stack, request.timeline)
 
     try:
         return through_changes(once) if elastic else once(None)
@@ -101,7 +102,7 @@ def _go_on(folder: RunFolder) -> str:
     return f"tal1-hvd train --out {folder.path} --resume"
 
 
-def _train(meeting: Meeting, stack: contextlib.ExitStack) -> Result:
+def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Result:
     # Imports TensorFlow, which had to be set up first.
     from tal1_hvd.models.compiled import why_not_compiled
     from tal1_hvd.training.train import train
@@ -134,6 +135,8 @@ def _train(meeting: Meeting, stack: contextlib.ExitStack) -> Result:
         communicator.close()
         return Result(folder.path, folder.read_metrics() if rank == 0 else {}, rank)
     reporter = stack.enter_context(recorded(meeting))
+    if timeline:
+        communicator.record_timeline(folder.timeline)
     if meeting.checkpoint is not None:
         size = communicator.size
         there = "1 rank" if size == 1 else f"{size} ranks"

@@ -34,7 +34,6 @@ CHANGEABLE = frozenset(
         "cache_mb",
         "elastic",
         "fixed_global_batch",
-        "timeline",
     }
 )
 
@@ -97,8 +96,6 @@ class TrainSettings:
     fixed_global_batch : bool
         The global batch stays that of the ranks with which an elastic run began; otherwise it, and
         the learning rate, follow their number.
-    timeline : bool
-        Horovod writes its timeline into the run folder.
     """
 
     data: str | None = None
@@ -123,7 +120,6 @@ class TrainSettings:
     stall_timeout: float = 60.0
     elastic: bool = False
     fixed_global_batch: bool = False
-    timeline: bool = False
 
     def __post_init__(self) -> None:
         for option, value, allowed in (
@@ -190,8 +186,6 @@ class TrainSettings:
         ):
             if self.elastic and value not in needed:
                 raise InputError(f"{option}: --elastic needs {needed[-1]}, got {value}")
-        if self.timeline and self.strategy not in ("auto", "horovod"):
-            raise InputError(f"--timeline: only horovod has one, not --strategy {self.strategy}")
         if self.fixed_global_batch and not self.elastic:
             raise InputError("--fixed-global-batch: goes with --elastic")
         if self.staleness is not None and self.aggregation != "parameter-server":

@@ -9,7 +9,7 @@ from typing import Any
 
 from tal1_hvd.data.files import exists
 from tal1_hvd.errors import InputError
-from tal1_hvd.machine import process_began
+from tal1_hvd.machine import process_began, process_namespace
 from tal1_hvd.training.event_log import read_events
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import read_settings
@@ -17,7 +17,19 @@ from tal1_hvd.training.settings import read_settings
 # Seconds without a sign of life after which a run on another machine counts as silent: rank 0 tells
 # of its progress every 5, and ranks touch their files every second.
 _SILENT = 60.0
-_SCORES = ("validation_loss", "validation_accuracy")
+_KINDS = (
+    "session",
+    "start",
+    "progress",
+    "epoch",
+    "ranks",
+    "checkpoint",
+    "left",
+    "stopped",
+    "failed",
+)
+_SCORES = ("train_loss", "validation_loss", "validation_accuracy", "examples_per_second")
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -28,8 +40,8 @@ class Status:
     ----------
     state : str
         ``not begun``, ``starting``, ``training``, ``stopped`` by a signal, ``failed``, ``killed``
-        (its process is gone without a word), ``silent`` (on another machine, and without a sign of
-        life for a minute) or ``finished``.
+        (its process is gone and left no word here), ``silent`` (on another machine, and without a
+        sign of life for a minute) or ``finished``.
     why : str
         What there is to say about that; empty if there is nothing.
     epoch, epochs : int
@@ -88,11 +100,18 @@ def read_status(folder: RunFolder, now: float) -> Status:
     last: dict[str, dict[str, Any]] = {}
     if exists(folder.events):
         for event in read_events(folder.events):
+            if event["event"] not in _KINDS:
+                continue
+            if event["event"] == "start" and _number(last.get("epoch", {}), "epoch") > _number(
+                event, "done"
+            ):
+                # A killed session had gone further than its last checkpoint.
+                last.pop("epoch")
             if event["event"] == "session":
                 # What an earlier session told of its ranks and end is past.
                 last = {kind: last[kind] for kind in ("epoch", "checkpoint") if kind in last}
             if event["event"] != "epoch" or _is_row(event):
-                last[str(event["event"])] = {**event, "time": _number(event, "time")}
+                last[event["event"]] = {**event, "time": _number(event, "time")}
     start, row, progress = (last.get(kind, {}) for kind in ("start", "epoch", "progress"))
     state, why = _state(folder, last, now)
     epoch = max(int(_number(row, "epoch")), int(_number(start, "done")))
@@ -121,21 +140,27 @@ def read_status(folder: RunFolder, now: float) -> Status:
 
 def _state(folder: RunFolder, last: Mapping[str, dict[str, Any]], now: float) -> tuple[str, str]:
     session = last.get("session")
+    # There only once all is done, and removed when a run goes on.
+    if exists(folder.metrics):
+        return "finished", ""
     if session is None:
-        return ("finished", "") if exists(folder.metrics) else ("not begun", "")
-    for end in ("finished", "failed", "stopped"):
+        return "not begun", ""
+    for end in ("failed", "stopped"):
         if end in last:
-            return end, str(last[end].get("text", "")) if end == "failed" else ""
-    if "left" in last:
-        return "starting", "ranks have come or gone, and meet again"
+            return end, str(last[end].get("text", ""))
     host, process = session.get("host"), session.get("process")
-    if host == platform.node() and isinstance(process, int):
-        if process_began(process) != session.get("began"):
-            return "killed", f"process {process} of rank 0 is gone without a word"
+    if (host, session.get("namespace")) == (platform.node(), process_namespace()):
+        if type(process) is not int or process_began(process) != session.get("began"):
+            return (
+                "killed",
+                f"process {process} of rank 0 is gone; logs/ may say why",
+            )
     else:
         silence = now - max([event["time"] for event in last.values()] + _signs_of_life(folder))
         if silence > _SILENT:
             return "silent", f"no sign of life for {silence:.0f} s from {host}, which is not here"
+    if "left" in last:
+        return "starting", "ranks have come or gone, and meet again"
     return ("training" if "start" in last else "starting"), ""
 
 
@@ -159,13 +184,14 @@ def _ranks(last: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _is_row(event: Mapping[str, Any]) -> bool:
     """Say whether an event holds what is shown of an epoch."""
-    scores = (event.get(key, "") for key in ("train_loss", *_SCORES, "examples_per_second"))
-    return all(type(score) in (int, float) for score in scores) and (
-        event.get("validation_auroc") is None or type(event["validation_auroc"]) is float
+    auroc = event.get("validation_auroc")
+    shown = [event.get(key) for key in _SCORES] + ([] if auroc is None else [auroc])
+    return type(event.get("epoch")) is int and all(
+        type(value) in (int, float) and abs(value) < _LARGEST for value in (event["epoch"], *shown)
     )
 
 
 def _number(event: Mapping[str, Any], key: str) -> float:
     """Return a number of an event, whoever wrote it; 0 where there is none."""
     value = event.get(key)
-    return value if type(value) in (int, float) and abs(value) < 1e15 else 0.0
+    return value if type(value) in (int, float) and abs(value) < _LARGEST else 0.0

@@ -200,13 +200,11 @@ def compile_steps(
         tf.TensorSpec((None,), tf.int64),
     )
 
-    nothing = tf.constant(0, tf.float64)
-
     def step(batch: Batches) -> CallTotals:
         gradients, totals = gradient(batch)
         if timed_by is None:
             learner.apply(gradients)
-            return CallTotals(*totals, nothing)
+            return CallTotals(*totals, tf.constant(0, tf.float64))
         with tf.control_dependencies([*gradients, *totals]):
             ready = clock()
         learner.apply(gradients)
@@ -224,7 +222,8 @@ def compile_steps(
             return i + 1, CallTotals(loss, correct, tf.add_n([t.waited for t in each]))
 
         count = tf.shape(shares[0].counts)[0]
-        start = CallTotals(tf.constant(0, tf.float64), tf.constant(0, tf.int64), nothing)
+        zero = tf.constant(0, tf.float64)
+        start = CallTotals(zero, tf.constant(0, tf.int64), zero)
         _, totals = tf.while_loop(
             lambda i, _: i < count, next_step, (0, start), maximum_iterations=count
         )
