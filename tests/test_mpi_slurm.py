@@ -19,7 +19,7 @@ STOPPED = 75
 
 
 def submit(folder: Path, *flags: object, **changes: str) -> subprocess.Popen[str]:
-    """Start the script as Slurm does in an allocation of two nodes, one task each."""
+    """Start the script as Slurm does in an allocation of two tasks on another node."""
     programs = folder / "slurm"
     programs.mkdir(exist_ok=True)
     for name, text in (
@@ -33,12 +33,12 @@ def submit(folder: Path, *flags: object, **changes: str) -> subprocess.Popen[str
         "SLURM_JOBID": "7",
         "SLURM_NTASKS": "2",
         "SLURM_CPUS_PER_TASK": "1",
-        "SLURM_NODELIST": "tal1-n[1-2]",
-        "SLURM_JOB_NODELIST": "tal1-n[1-2]",
-        "SLURM_NNODES": "2",
-        "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_TASKS_PER_NODE": "1(x2)",
-        "SLURM_JOB_CPUS_PER_NODE": "1(x2)",
+        "SLURM_NODELIST": "tal1-n1",
+        "SLURM_JOB_NODELIST": "tal1-n1",
+        "SLURM_NNODES": "1",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_TASKS_PER_NODE": "2",
+        "SLURM_JOB_CPUS_PER_NODE": "2",
         "TAL1_HVD_VENV": sys.prefix,
         "PATH": f"{programs}:{os.environ['PATH']}",
     }
