@@ -53,9 +53,3 @@ def test_needs_an_mpi_where_the_system_one_is_wanted(tmp_path: Path) -> None:
     job = setup(tmp_path, PATH=str(tools), TAL1_HVD_MPI="system", TAL1_HVD_PYTHON=sys.executable)
     assert job.returncode == 2
     assert "mpirun or mpicxx is not on the PATH" in job.stderr
-
-
-def test_scripts_are_valid_bash() -> None:
-    for script in (*(ROOT / "launch").iterdir(), ROOT / ".ci" / "run"):
-        subprocess.run(["bash", "-n", script], check=True)
-        assert os.access(script, os.X_OK)
