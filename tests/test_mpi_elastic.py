@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -90,16 +91,22 @@ def test_a_rank_joins(small_data: Path, tmp_path: Path, monkeypatch) -> None:
     assert (metrics["world_size"], metrics["global_batch_size"]) == (3, 24)
 
 
+def after_signal(job: subprocess.Popen[str], out: Path, number: signal.Signals) -> str:
+    """Send rank 1 a signal in the third epoch or after; return what the job says until its end."""
+    read_until(job, "epoch 3/")
+    ranks = json.loads((out / "manifest.json").read_text())["ranks"]
+    send(ranks[1]["process"], number)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 0, errors
+    return errors
+
+
 def test_one_command_and_a_killed_rank(small_data: Path, tmp_path: Path) -> None:
     """The batch of a rank stays, and the global batch follows the ranks."""
     out = tmp_path / "run"
     flags = train_flags(small_data, out, "--epochs", "300")[2:]
     job = start([LAUNCH / "elastic", "--ranks", "3", *flags])
-    read_until(job, "epoch 3/")
-    ranks = json.loads((out / "manifest.json").read_text())["ranks"]
-    send(ranks[1]["process"], signal.SIGKILL)
-    _, errors = job.communicate(timeout=TIMEOUT)
-    assert job.returncode == 0, errors
+    errors = after_signal(job, out, signal.SIGKILL)
     assert "2 ranks now, going on after epoch" in errors
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["world_size"], metrics["global_batch_size"]) == (2, 128)
@@ -141,11 +148,7 @@ def test_a_signal_ends_all_of_it(number: signal.Signals, small_data: Path, tmp_p
 def test_a_rank_that_gets_a_signal_leaves_alone(small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     job = start([LAUNCH / "elastic", *train_flags(small_data, out, "--epochs", "300")[2:]])
-    read_until(job, "epoch 3/")
-    ranks = json.loads((out / "manifest.json").read_text())["ranks"]
-    send(ranks[1]["process"], signal.SIGTERM)
-    _, errors = job.communicate(timeout=TIMEOUT)
-    assert job.returncode == 0, errors
+    errors = after_signal(job, out, signal.SIGTERM)
     assert "1 rank now, going on after epoch" in errors
     assert json.loads((out / "metrics.json").read_text())["epochs"] == 300
 

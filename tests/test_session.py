@@ -25,9 +25,7 @@ from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.paper import paper
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.checkpoint import load_checkpoint
-from tal1_hvd.training.event_log import read_events
 from tal1_hvd.training.settings import TrainSettings, read_settings
-from tal1_hvd.training.status import read_status
 from tests.sessions import DEFAULTS, EPOCHS, assert_same_results, files, history, predictions, state
 
 
@@ -50,35 +48,6 @@ class TestRunFolder:
             "last.npz",
             "best.npz",
         }
-
-    def test_events(self, trained):
-        """What `status` and a user's own scripts read."""
-        events = list(read_events(trained.events))
-        kinds = [event["event"] for event in events]
-        assert kinds[0] == "session"
-        assert kinds.count("epoch") == kinds.count("ranks") == EPOCHS
-        assert kinds.index("start") < kinds.index("epoch")
-        assert "checkpoint" in kinds
-        assert kinds[-1] == "finished"
-        session = events[0]
-        assert (session["process"], session["world_size"]) == (session["ranks"][0]["process"], 1)
-        losses = [event["train_loss"] for event in events if event["event"] == "epoch"]
-        assert losses == [float(row["train_loss"]) for row in history(trained)]
-        for event in events:
-            if event["event"] == "ranks":
-                (usage,) = event["ranks"]
-                assert usage["steps"] == 7
-                assert usage["seconds"] > 0 == usage["waited"]
-                assert usage["memory"] > 10_000_000
-        status = read_status(trained, events[-1]["time"])
-        assert (status.state, status.epoch, status.seconds_left) == ("finished", EPOCHS, None)
-
-    def test_log(self, trained):
-        lines = (trained.logs / "rank-0.log").read_text().splitlines()
-        assert " rank 0/1 " in lines[0]
-        assert " INFO one of 1 ranks: " in lines[0]
-        assert sum(" INFO epoch " in line for line in lines) == EPOCHS
-        assert lines[-1].endswith(" INFO finished: all epochs are done")
 
     def test_config_runs_it_again(self, trained, learnable_data):
         settings = read_settings(trained.config)[0]

@@ -14,8 +14,8 @@ ranks       in ``ranks``, what the epoch cost each: ``steps``, ``seconds``, of w
             others; ``memory`` and ``device_memory`` in bytes
 checkpoint  saved: ``epoch`` done, ``examples`` of the next, and the ``seconds`` it took
 message     ``text``: what was said
-stopped     by a signal, after a checkpoint, or by Ctrl-C; ``text`` says how far, or that
-left        ranks have come or gone, or rank 0 has left the others; ``text`` as before
+stopped     by a signal, after a checkpoint, or by Ctrl-C; ``text`` says how to go on, or that
+left        ranks have come or gone, or rank 0 has left the others; ``text`` says what is known
 failed      ``text``: why
 finished    all is done
 =========== ========================================================================================

@@ -68,9 +68,11 @@ def _end_noted(reporter: Reporter, elastic: bool) -> Iterator[None]:
 
     try:
         yield
-    except (Stopped, RanksChanged) as end:
-        left = isinstance(end, (Left, RanksChanged))
-        note("left" if left else "stopped", str(end))
+    except (Left, RanksChanged):
+        note("left", "ranks come or go")
+        raise
+    except Stopped as stopped:
+        note("stopped", f"go on with: {stopped}")
         raise
     except KeyboardInterrupt:
         note("stopped", "interrupted")
