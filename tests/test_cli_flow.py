@@ -62,7 +62,9 @@ def test_files_of_a_run():
     assert {path.name for path in Path("run").iterdir() if not path.name.startswith(".")} == {
         "checkpoints",
         "config.yaml",
+        "events.jsonl",
         "history.csv",
+        "logs",
         "manifest.json",
         "metrics.json",
         "model.keras",
