@@ -52,6 +52,7 @@ OPTIONS = {
         "--out": "(default: a new one under runs/)",
         "--resume": "",
         "--ranks": "",
+        "--launcher": "(default: mpirun, on this machine)",
         "--threads": "(default: 1; with one rank, one a core)",
         "--patience": "(default: never)",
         "--staleness": "(default: synchronous)",

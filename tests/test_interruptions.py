@@ -9,7 +9,16 @@ import threading
 import pytest
 
 from tal1_hvd.training import interruptions
-from tal1_hvd.training.interruptions import Rhythm, Signals
+from tal1_hvd.training.interruptions import Rhythm, Signals, Stopped
+
+
+@pytest.fixture
+def restored():
+    """Leave signals as they are."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class TestSignals:
@@ -22,6 +31,28 @@ class TestSignals:
             os.kill(os.getpid(), number)
             assert signals.received == number
         assert signal.getsignal(number) is before
+
+    def test_one_noted_around_the_block_counts_in_it(self):
+        before = signal.getsignal(signal.SIGUSR1)
+        with Signals([signal.SIGUSR1]):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            with Signals() as signals:
+                assert signals.received == signal.SIGUSR1
+        assert signal.getsignal(signal.SIGUSR1) is before
+
+    @pytest.mark.usefixtures("restored")
+    def test_once_stopped_a_process_that_only_trains_ignores_them(self):
+        # SIGTERM as well, which would have ended the process before training.
+        with pytest.raises(Stopped), Signals([signal.SIGUSR1]), Signals():
+            raise Stopped
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            assert signal.getsignal(number) is signal.SIG_IGN
+
+    def test_once_stopped_other_processes_are_as_before(self):
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+        with pytest.raises(Stopped), Signals():
+            raise Stopped
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 
     def test_left_alone_in_other_threads(self):
         def block():

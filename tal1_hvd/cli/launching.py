@@ -1,4 +1,4 @@
-"""``train --ranks``: start the ranks on this machine, and show what rank 0 tells."""
+"""``train --ranks``: start the ranks, and show what rank 0 tells."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tal1_hvd.cli.errors import STOPPED, report, say
+from tal1_hvd.distributed.executors import find_executor
 from tal1_hvd.distributed.launch import find_launcher, launch_ranks
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
@@ -35,7 +36,7 @@ def make_reporter() -> Reporter:
     return Bar() if sys.stderr.isatty() else Lines()
 
 
-def launch(request: Request, count: int) -> tuple[Path, int]:
+def launch(request: Request, count: int, executor: str | None = None) -> tuple[Path, int]:
     """Start the ranks and show their course.
 
     Parameters
@@ -43,6 +44,8 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     request : Request
     count : int
         Ranks, at least 2.
+    executor : str, optional
+        ``ray`` or ``spark``, which place them on their cluster; default: on this machine.
 
     Returns
     -------
@@ -63,13 +66,18 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
     strategy = request.expected()[0].strategy
     if strategy == "single":
         raise InputError(f"--strategy: single cannot be {count} ranks; leave it or --ranks out")
+    if executor is not None and strategy not in ("auto", "horovod"):
+        raise InputError(f"--launcher: {executor} starts Horovod's ranks, not those of {strategy}")
     reporter = make_reporter()
     begun = begin(request, count)
     folder = begun.folder.path
     try:
         # What is wrong is found here in one line instead of one a rank; and the data is made here.
         make_plan(read_goal(request, count), 0, count, reporter)
-        launcher = find_launcher(count, strategy)
+        if executor is None:
+            launcher = find_launcher(count, strategy)
+        else:
+            launcher = find_executor(executor, count, folder)
         with begun.folder.lock():
             pass
     except (InputError, KeyboardInterrupt):
@@ -77,12 +85,11 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
         raise
     if begun.new and request.resume:
         reporter.message(f"{folder}: no run to go on with yet; starting it")
-    cores = usable_cores()
-    slow = f" on {cores} cores, which is slower than {cores} ranks" if count > cores else ""
-    reporter.message(f"starting {count} ranks{slow}")
+    reporter.message(f"starting {count} ranks{_where(count, executor)}")
     code = _watch_ranks(launcher, request, folder, reporter)
     reporter.finish()
     go_on = f"go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
+    go_on += "" if executor is None else f" --launcher {executor}"
     if code == _INTERRUPTED:
         report(f"interrupted; {go_on}")
     elif code == STOPPED:
@@ -93,6 +100,13 @@ def launch(request: Request, count: int) -> tuple[Path, int]:
         report(f"the job ended with exit code {code}; {go_on}")
         code = 1
     return folder, code
+
+
+def _where(count: int, executor: str | None) -> str:
+    if executor is not None:
+        return f" on {executor.capitalize()}"
+    cores = usable_cores()
+    return f" on {cores} cores, which is slower than {cores} ranks" if count > cores else ""
 
 
 def _watch_ranks(

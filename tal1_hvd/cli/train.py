@@ -1,9 +1,10 @@
-"""Train a model: alone, on --ranks of this machine, or as one of the ranks of a launcher.
+"""Train a model: alone, on --ranks of this machine or a cluster, or as a rank of a launcher.
 
 tal1-hvd train                                    one rank, all cores
 tal1-hvd train --ranks auto                       a rank a core, at most 4
 horovodrun -np 4 python -m tal1_hvd.train         ranks on this machine or others
 mpirun -np 4 python -m tal1_hvd.train             the same
+tal1-hvd train --launcher ray --ranks 4           ranks on a Ray cluster; or spark
 tal1-hvd train --strategy mirrored --ranks 2      ranks as devices of one process (MirroredStrategy)
 python -m tal1_hvd.train_tpu                      ranks as cores of a TPU (TPUStrategy)
 tal1-hvd train --out RUN --resume                 go on with a run, on any number of ranks
@@ -12,6 +13,7 @@ tal1-hvd train --out RUN --resume                 go on with a run, on any numbe
 from __future__ import annotations
 
 import argparse
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.begin import Request
-from tal1_hvd.training.interruptions import Stopped
+from tal1_hvd.training.interruptions import Signals, Stopped
 from tal1_hvd.training.manifest import is_published_experiment, read_manifest
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.session import run_session
@@ -47,7 +49,7 @@ from tal1_hvd.training.settings import (
     read_settings,
 )
 
-_NOT_SETTINGS = ("config", "out", "resume", "ranks", "timeline")
+_NOT_SETTINGS = ("config", "out", "resume", "ranks", "launcher", "timeline")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -72,6 +74,12 @@ def add_arguments(parser: Parser) -> None:
         "--ranks",
         metavar="N|auto",
         help="train on so many ranks of this machine; auto: one a core, at most 4",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=("ray", "spark"),
+        help="have Horovod on Ray or Spark start the --ranks, on the cluster that these are set up "
+        "for (default: mpirun, on this machine)",
     )
     add_setting(parser, "--model", d.model, models, choices=tuple(model_summaries()))
     add_setting(parser, "--epochs", d.epochs, "epochs", metavar="N")
@@ -226,13 +234,18 @@ def run(args: argparse.Namespace) -> int:
             f"--ranks: a launcher has started {launched} ranks already; leave --ranks out, of a "
             "--config file too"
         )
+    if args.launcher is not None and (launched is not None or args.ranks is None):
+        raise InputError(
+            f"--launcher: {args.launcher} starts ranks itself; give --ranks, and no mpirun, "
+            "horovodrun or srun"
+        )
     settings, before = request.expected()
-    if settings.strategy in REPLICATED:
+    if settings.strategy in REPLICATED and args.launcher is None:
         replicas = args.ranks or before or REPLICATED[settings.strategy]
         return _train(replace(request, replicas=ranks_from(str(replicas))), False)
     count = 1 if args.ranks is None or launched is not None else ranks_from(args.ranks)
-    if count > 1:
-        folder, code = launch(request, count)
+    if count > 1 or args.launcher is not None:
+        folder, code = launch(request, count, args.launcher)
         if code == 0:
             _show(folder)
         return code
@@ -243,7 +256,9 @@ def _train(request: Request, among_others: bool) -> int:
     try:
         if among_others:
             monitor_stops(request.expected()[0].stall_timeout)
-        result = run_session(request, make_reporter)
+        # Asked for while it starts, a checkpoint is made as soon as there is something to keep.
+        with Signals([signal.SIGUSR1]):
+            result = run_session(request, make_reporter)
     except AgreedError as error:
         if launched_rank() in (None, 0):
             report(str(error))

@@ -133,14 +133,21 @@ def launch_ranks(
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         previous[number] = signal.signal(number, ask)
-    # A thread of its own, so that neither stream fills up and blocks the ranks.
-    errors = threading.Thread(target=_copy, args=(job.stderr, _write_errors), daemon=True)
+    given_up = threading.Event()
+    # A thread of its own, so that neither stream fills up and blocks the ranks. What launchers and
+    # ranks say of their end once they are ended here is nobody's concern.
+    errors = threading.Thread(
+        target=_copy,
+        args=(job.stderr, lambda line: given_up.is_set() or _write_errors(line)),
+        daemon=True,
+    )
     errors.start()
     try:
         _copy(job.stdout, lambda line: handle(line) or sys.stdout.write(line))
         errors.join()
         return job.wait()
     except BaseException:
+        given_up.set()
         job.terminate()
         job.wait()
         raise

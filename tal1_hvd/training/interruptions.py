@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Protocol
 
@@ -44,9 +44,15 @@ class Keeper(Protocol):
 
 
 class Signals:
-    """Notes SIGTERM and SIGUSR1 while its block runs.
+    """Notes SIGTERM and SIGUSR1 while its block runs, and what a block around it has noted.
 
-    Signals reach the main thread alone: in others the block does nothing.
+    Signals reach the main thread alone: in others the block does nothing. A block around this one
+    is for a process that only trains: there, once training is stopped, signals are ignored until
+    the process ends, as the same request reaches some ranks when others have already seen to it.
+
+    Parameters
+    ----------
+    numbers : sequence of Signals, optional
 
     Attributes
     ----------
@@ -54,18 +60,31 @@ class Signals:
         The latest, 0 for none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Sequence[signal.Signals] = _SIGNALS) -> None:
         self.received = 0
+        self._numbers = numbers
+        self._around: Signals | None = None
+        self._to_the_end = False
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            for number in self._numbers:
+                before = self._before[number] = signal.signal(number, self._note)
+                around = getattr(before, "__self__", None)
+                if isinstance(around, Signals):
+                    self._around, self.received = around, around.received
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if self._around is not None and isinstance(error, Stopped):
+            self._around._to_the_end = True
+            # Not noted in Python, which ends its handlers before the process ends.
+            for number in self._before:
+                signal.signal(number, signal.SIG_IGN)
+        elif not self._to_the_end:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

@@ -1,0 +1,126 @@
+"""Ranks on Ray and Spark, which start a cluster of their own on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import BIN, TIMEOUT, read_until, run, send, start, train_flags
+
+pytestmark = pytest.mark.mpi
+
+
+def _misses(module: str, java: bool = False) -> bool:
+    no_java = java and not ("JAVA_HOME" in os.environ or shutil.which("java"))
+    return importlib.util.find_spec(module) is None or no_java
+
+
+EXECUTORS = [
+    pytest.param("ray", marks=pytest.mark.skipif(_misses("ray"), reason="no Ray")),
+    pytest.param(
+        "spark",
+        marks=pytest.mark.skipif(_misses("pyspark", java=True), reason="no pyspark or no Java"),
+    ),
+]
+
+
+def command(executor: str, data: Path, out: Path, *more: str) -> list[str | Path]:
+    flags = train_flags(data, out, *more)[2:]
+    return [BIN / "tal1-hvd", "train", "--launcher", executor, "--ranks", "2", *flags]
+
+
+def processes(out: Path) -> list[int]:
+    return [rank["process"] for rank in json.loads((out / "manifest.json").read_text())["ranks"]]
+
+
+@pytest.fixture(scope="module")
+def on_mpi(small_data: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("on_mpi") / "run"
+    flags = train_flags(small_data, out, "--epochs", "30")[2:]
+    job = run([BIN / "tal1-hvd", "train", "--ranks", "2", *flags])
+    assert job.returncode == 0, job.stderr
+    return out
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_the_same_run_as_with_mpirun(
+    executor: str, small_data: Path, on_mpi: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = run(command(executor, small_data, out, "--epochs", "30"))
+    assert job.returncode == 0, job.stderr
+    assert f"starting 2 ranks on {executor.capitalize()}" in job.stderr
+    assert job.stderr.count("epoch 30/30") == 1
+    assert job.stdout.count("test accuracy") == 1
+    assert (out / "predictions.tsv").read_bytes() == (on_mpi / "predictions.tsv").read_bytes()
+    assert {path.name for path in out.iterdir()} == {path.name for path in on_mpi.iterdir()}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_killed_rank_ends_the_job_which_goes_on(
+    executor: str, small_data: Path, on_mpi: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = start(command(executor, small_data, out, "--epochs", "30"))
+    read_until(job, "epoch 1/")
+    send(processes(out)[1], signal.SIGKILL)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 1
+    go_on = f"tal1-hvd train --out {out} --resume --ranks 2 --launcher {executor}"
+    assert f"the job ended with exit code 137; go on with: {go_on}\n" in errors
+    resumed = run([BIN / "tal1-hvd", *go_on.split()[1:]])
+    assert resumed.returncode == 0, resumed.stderr
+    assert (out / "predictions.tsv").read_bytes() == (on_mpi / "predictions.tsv").read_bytes()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_leads_to_a_checkpoint(
+    number: signal.Signals, executor: str, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = start(command(executor, small_data, out, "--epochs", "100000"))
+    read_until(job, "epoch 2/")
+    ranks = processes(out)
+    job.send_signal(number)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 75
+    assert "checkpoint" in errors
+    assert f"--resume --ranks 2 --launcher {executor}" in errors
+    assert not [path for path in out.iterdir() if path.name.startswith(".ranks")]
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_ranks_end_with_the_command(
+    number: signal.Signals, executor: str, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = start(command(executor, small_data, out, "--epochs", "100000"))
+    read_until(job, "epoch 2/")
+    ranks = [os.pidfd_open(process) for process in processes(out)]
+    job.send_signal(number)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == (-9 if number == signal.SIGKILL else 130)
+    assert "Traceback" not in errors
+    for rank in ranks:
+        assert select.select([rank], [], [], 60)[0], "a rank trains on"
+        os.close(rank)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_what_ranks_refuse_is_one_line(executor: str, small_data: Path, tmp_path: Path) -> None:
+    flags = ("--batch-size", "300")
+    job = run(command(executor, small_data, tmp_path / "run", *flags))
+    assert job.returncode == 2
+    assert len(job.stderr.splitlines()) == 1
+    assert "more than a rank's 280 of 560 training examples" in job.stderr
+    assert not list(tmp_path.iterdir())
