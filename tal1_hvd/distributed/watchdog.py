@@ -87,8 +87,10 @@ class Watchdog:
             self._stop.set()
             self._thread.join()
             if kind is None or issubclass(kind, InputError):
-                # Whoever still watches sees that this rank has ended in good order.
-                self._own.unlink(missing_ok=True)
+                # Whoever still watches sees that this rank has ended in good order; if the folder
+                # lets it, which may be the very error.
+                with contextlib.suppress(OSError):
+                    self._own.unlink()
 
     def _watch(self) -> None:
         touched: int | None = None

@@ -1,0 +1,163 @@
+"""Faults of the network between ranks, for benchmarks/faults.py: two namespaces and a wire."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fault_jobs import (
+    FOREVER,
+    LAUNCH,
+    Job,
+    Row,
+    Setting,
+    complaint,
+    ended,
+    epochs_saved,
+    mpirun,
+    resumes,
+    train,
+    until_saved,
+)
+
+_AGENT = """\
+#!/usr/bin/env bash
+# Stands for ssh: runs a command in the network namespace that has a host's address.
+host=
+while [[ $1 == -* || -z $host ]]; do
+    case $1 in -o | -p | -i | -F | -l) shift 2 ;; -*) shift ;; *) host=$1; shift ;; esac
+done
+name=${PREFIX}${host##*.}
+exec ip netns exec "$name" unshare --uts bash -c "hostname $name; $*"
+"""
+
+
+def network_cut_for_5_seconds(setting: Setting) -> Row:
+    """Cut the wire between two ranks, and heal it."""
+    with _two_machines() as (addresses, environment, there):
+        job, out = _on_two_machines(setting, addresses, environment, there)
+        _switch_wire(there, "down")
+        time.sleep(5)
+        _switch_wire(there, "up")
+        since = time.monotonic()
+        saved = epochs_saved(out)
+        while epochs_saved(out) <= saved + 1 and time.monotonic() - since < 60:
+            time.sleep(0.1)
+        seconds = f"{time.monotonic() - since:.1f}"
+        went_on = job.process.poll() is None
+        job.process.terminate()
+        code = job.end()
+    code = "-" if went_on else code
+    what = "trains on" if went_on else f"ends: {complaint(job.text())}"
+    return seconds, what, str(code), resumes(out, setting, saved)
+
+
+def network_cut(setting: Setting) -> Row:
+    """Cut the wire between two ranks for good."""
+    with _two_machines() as (addresses, environment, there):
+        job, out = _on_two_machines(setting, addresses, environment, there)
+        since = time.monotonic()
+        _switch_wire(there, "down")
+        saved = epochs_saved(out)
+        seconds, code = ended(job, since)
+    lines = [line for line in job.text().splitlines() if "lost communication" in line]
+    what = f"mpirun: `{lines[0].strip()}`" if lines else complaint(job.text())
+    return seconds, what, code, resumes(out, setting, saved)
+
+
+def _on_two_machines(
+    setting: Setting, addresses: list[str], environment: dict[str, str], there: str
+) -> tuple[Job, Path]:
+    out, log = setting.fresh("network")
+    network = ["--mca", "btl", "self,tcp", "--mca", "plm_rsh_agent", "ssh"]
+    for layer in ("btl", "oob"):
+        network += ["--mca", f"{layer}_tcp_if_include", "10.213.7.0/24"]
+    flags = train(out, "--data", setting.data, *FOREVER)
+    command = [*mpirun(2, "--host", ",".join(addresses), *network), *flags]
+    job = Job(_in_first_machine(there, command), log, environment)
+    until_saved(job, out)
+    return job, out
+
+
+def network_cut_elastic(setting: Setting) -> Row:
+    """Cut the wire between two ranks of an elastic job for good."""
+    with _two_machines() as (addresses, environment, there):
+        out, log = setting.fresh("network")
+        hosts = out.with_name("hosts")
+        hosts.write_text("".join(f"{address}:1\n" for address in addresses))
+        options = ["--ranks", 2, "--hosts", hosts, "--interface", "wire"]
+        flags = ["--out", out, "--data", setting.data, *FOREVER]
+        command = [LAUNCH / "elastic", *options, *flags]
+        job = Job(_in_first_machine(there, command), log, environment)
+        until_saved(job, out)
+        since = time.monotonic()
+        _switch_wire(there, "down")
+        went_on = job.says("now, going on")
+        seconds = f"{time.monotonic() - since:.1f}"
+        saved = epochs_saved(out)
+        job.process.terminate()
+        code = "-" if job.end() is not None and went_on else "hung"
+    what = "the rank on this side goes on alone" if went_on else complaint(job.text())
+    return seconds, what, str(code), resumes(out, setting, saved)
+
+
+@contextlib.contextmanager
+def _two_machines() -> Iterator[tuple[list[str], dict[str, str], str]]:
+    """Make two network namespaces with a wire between them; needs root.
+
+    Yields
+    ------
+    addresses : list of str
+    environment : dict
+        With a stand-in for ssh, ``ssh``, on the PATH.
+    there : str
+        The second namespace, whose ``wire`` can be cut.
+    """
+    prefix = f"tal1-{os.getpid()}-"
+    names = [f"{prefix}{number}" for number in (1, 2)]
+    addresses = [f"10.213.7.{number}" for number in (1, 2)]
+    hosts = "".join(f"{a} {n}\n" for a, n in zip(addresses, names, strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        agent = Path(folder) / "ssh"
+        agent.write_text(_AGENT.replace("${PREFIX}", prefix))
+        agent.chmod(0o755)
+        try:
+            for name in names:
+                _ip("netns", "add", name)
+                # Bound over /etc/hosts there.
+                (Path("/etc/netns") / name).mkdir(parents=True)
+                (Path("/etc/netns") / name / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+            peer = ["type", "veth", "peer", "name", "wire", "netns", names[1]]
+            _ip("link", "add", "wire", "netns", names[0], *peer)
+            for name, address in zip(names, addresses, strict=True):
+                _ip("-n", name, "addr", "add", f"{address}/24", "dev", "wire")
+                for device in ("lo", "wire"):
+                    _ip("-n", name, "link", "set", device, "up")
+            yield addresses, {"PATH": f"{folder}:{os.environ['PATH']}"}, names[1]
+        finally:
+            for name in names:
+                with contextlib.suppress(subprocess.CalledProcessError, OSError):
+                    _ip("netns", "del", name)
+                    (Path("/etc/netns") / name / "hosts").unlink()
+                    (Path("/etc/netns") / name).rmdir()
+
+
+def _in_first_machine(there: str, command: Sequence[object]) -> list[object]:
+    """Return a command line that runs another in the first of `_two_machines`."""
+    name = f"{there[:-1]}1"
+    script = f'hostname {name}; exec "$@"'
+    return ["ip", "netns", "exec", name, "unshare", "--uts", "bash", "-c", script, "x", *command]
+
+
+def _switch_wire(there: str, state: str) -> None:
+    """Cut the wire between `_two_machines` (``down``), or heal it (``up``)."""
+    _ip("-n", there, "link", "set", "wire", state)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
