@@ -31,11 +31,12 @@ def test_shellcheck_finds_nothing(script):
     assert (found.returncode, found.stdout) == (0, "")
 
 
-def entrypoint(*words: str) -> subprocess.CompletedProcess[str]:
+def entrypoint(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the container's program here."""
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     return subprocess.run(
         ["bash", ENTRYPOINT, *words],
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        env={"PATH": path, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -56,6 +57,10 @@ class TestEntrypoint:
         assert entrypoint("--version").stdout.startswith("tal1-hvd ")
         assert entrypoint("echo", "hello").stdout == "hello\n"
         assert entrypoint("healthy").returncode == 0
+
+    def test_workers_for_an_elastic_job(self):
+        found = entrypoint("discover", "2", TAL1_HVD_WORKERS="localhost")
+        assert found.stdout == "127.0.0.1:2\n"
 
     @pytest.mark.parametrize(
         ("words", "said"),
