@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tal1_hvd.errors import InputError
@@ -88,6 +89,19 @@ def process_namespace() -> str:
     return ""
 
 
+def why_gpu_expected(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return what tells that a GPU is to be trained on, or None if nothing does."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if "CUDA_VISIBLE_DEVICES" in environment and visible in ("", "-1"):
+        return None
+    if visible:
+        return f"CUDA_VISIBLE_DEVICES is {visible}"
+    # As tensorflow[and-cuda] brings it.
+    if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.cudnn"):
+        return "this environment has CUDA's libraries"
+    return None
+
+
 def start_tensorflow(
     threads: int,
     local_rank: int = 0,
@@ -122,7 +136,7 @@ def start_tensorflow(
     Raises
     ------
     InputError
-        There are GPUs, but fewer than ranks on this machine.
+        There are GPUs, but fewer than ranks on this machine; or none where one is expected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quick_keras_import():
@@ -135,6 +149,11 @@ def start_tensorflow(
         tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
+        if reason := why_gpu_expected():
+            raise InputError(
+                f"TensorFlow sees no GPU, but {reason}; look at what nvidia-smi says, or train on "
+                "the CPU: CUDA_VISIBLE_DEVICES=''"
+            )
         if replicas > 1:
             devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
             tf.config.set_logical_device_configuration(

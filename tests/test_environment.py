@@ -19,7 +19,12 @@ from tal1_hvd.distributed.environment import (
     set_horovod_defaults,
 )
 from tal1_hvd.errors import InputError
-from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
+from tal1_hvd.machine import (
+    quick_keras_import,
+    start_tensorflow,
+    usable_cores,
+    why_gpu_expected,
+)
 
 LAUNCHED = [
     ({"HOROVOD_SIZE": "4", "HOROVOD_RANK": "0"}, 4, 0),
@@ -259,6 +264,29 @@ class TestStartTensorflow:
         self.see(monkeypatch, [])
         start_tensorflow(1, deterministic=False)
         assert "enable_op_determinism" not in calls
+
+    def test_no_gpu_where_one_is_expected(self, monkeypatch, calls):
+        self.see(monkeypatch, [])
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        with pytest.raises(InputError) as caught:
+            start_tensorflow(1)
+        assert str(caught.value) == (
+            "TensorFlow sees no GPU, but CUDA_VISIBLE_DEVICES is 0,1; look at what nvidia-smi says,"
+            " or train on the CPU: CUDA_VISIBLE_DEVICES=''"
+        )
+
+    @pytest.mark.parametrize("hidden", ["", "-1", " "])
+    def test_no_gpu_where_they_are_hidden(self, monkeypatch, calls, hidden):
+        self.see(monkeypatch, [])
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert start_tensorflow(1) == "CPU (1 thread)"
+
+    def test_cuda_of_the_environment_expects_a_gpu(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        assert why_gpu_expected({}) is None
+        (tmp_path / "nvidia" / "cudnn").mkdir(parents=True)
+        assert why_gpu_expected({}) == "this environment has CUDA's libraries"
+        assert why_gpu_expected({"CUDA_VISIBLE_DEVICES": ""}) is None
 
     @pytest.mark.parametrize("local_rank", [0, 1])
     def test_a_gpu_a_local_rank(self, monkeypatch, calls, local_rank):
