@@ -100,3 +100,9 @@ def test_ends_where_nobody_reads(stream, end):
 def test_end_process():
     code, errors = outcome(f"{MODULE} end_process\n{TestEndRank.WAITING}end_process('no\\nway', 5)")
     assert (code, errors) == (5, "tal1-hvd: error: no way\n")
+
+
+def test_leaves_with_what_it_has_said():
+    code = f"{MODULE} leave_process\n{TestEndRank.WAITING}"
+    leave = "import sys; print('so far', end='', file=sys.stderr); leave_process(75)"
+    assert outcome(f"{code}{leave}") == (75, "so far")

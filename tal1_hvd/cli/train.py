@@ -28,7 +28,7 @@ from tal1_hvd.distributed.environment import (
     launched_world_size,
 )
 from tal1_hvd.distributed.launch import ranks_from
-from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
+from tal1_hvd.distributed.rank_process import end_rank, leave_process, monitor_stops
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.begin import Request
@@ -266,6 +266,9 @@ def _train(request: Request, among_others: bool) -> int:
     except Stopped as stopped:
         if launched_rank() in (None, 0) and not shown_elsewhere():
             say(f"go on with: {stopped}")
+        if among_others:
+            # MPI would wait for its launcher, which the signal may have ended.
+            leave_process(STOPPED)
         return STOPPED
     except Exception as error:
         if not among_others:

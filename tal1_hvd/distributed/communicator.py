@@ -77,8 +77,14 @@ class Communicator(Protocol):
     def broadcast_json(self, value: Any) -> Any:
         """Return rank 0's JSON value."""
 
-    def close(self) -> None:
-        """Wait until every rank has come here, and end the connection."""
+    def close(self, launcher: bool = True) -> None:
+        """Wait until every rank has come here, and end the connection.
+
+        Parameters
+        ----------
+        launcher : bool
+            Wait for the launcher where it has a part in that; it may be about to end itself.
+        """
 
 
 class OneReplica:
@@ -125,7 +131,7 @@ class SingleProcess(OneReplica):
         """Return `value`, as JSON would hand it on."""
         return json.loads(json.dumps(value))
 
-    def close(self) -> None:
+    def close(self, launcher: bool = True) -> None:
         """Do nothing."""
 
 

@@ -78,11 +78,15 @@ class HorovodCommunicator(JsonByArrays, OneReplica):
         """Have Horovod write its timeline from now on: rank 0 does."""
         self._hvd.start_timeline(str(path))
 
-    def close(self) -> None:
-        """Wait until every rank has come here, and end the connection."""
+    def close(self, launcher: bool = True) -> None:
+        """Wait until every rank has come here, and end the connection.
+
+        Without the `launcher`, MPI's is left open: to end it mpirun has to answer.
+        """
         # Horovod's own shutdown is not waited for: the first rank's ends the others' collectives.
         self.all_gather(np.zeros(1, dtype=np.uint8))
-        self._hvd.shutdown()
+        if launcher or self.controller != "MPI":
+            self._hvd.shutdown()
 
 
 class Membership:

@@ -115,7 +115,7 @@ class Workers(Replicas, JsonByArrays):
         for variable in variables:
             variable.assign(self.all_gather(np.array(variable)[None])[0])
 
-    def close(self) -> None:
+    def close(self, launcher: bool = True) -> None:
         """Wait until every rank has come here."""
         self.all_gather(np.zeros(1, dtype=np.uint8))
 

@@ -159,7 +159,8 @@ def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Res
         held = "others go on" if isinstance(stopped, Left) else "a checkpoint holds all of it"
         reporter.message(f"stopped by a signal after {stopped}; {held}")
         if not isinstance(stopped, Left):
-            communicator.close()
+            # Whoever sent the signal may have sent it to the launcher too.
+            communicator.close(launcher=False)
         raise type(stopped)(_go_on(folder)) from None
     # No rank leaves, and stops giving signs of life, before all are done.
     communicator.close()
