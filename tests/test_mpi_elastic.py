@@ -89,6 +89,11 @@ def test_a_rank_joins(small_data: Path, tmp_path: Path, monkeypatch) -> None:
     assert "3 ranks now, going on after epoch" in errors
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["world_size"], metrics["global_batch_size"]) == (3, 24)
+    whole = tmp_path / "whole"
+    flags = train_flags(small_data, whole, "--epochs", "400", "--batch-size", "24", *EXACT[:2])
+    alone = run([BIN / "python", *flags, "--warmup-examples", "600"])
+    assert alone.returncode == 0, alone.stderr
+    assert_same_weights(out, whole)
 
 
 def after_signal(job: subprocess.Popen[str], out: Path, number: signal.Signals) -> str:
