@@ -20,7 +20,10 @@ SCRIPTS = [
     ROOT / ".ci" / "run",
 ]
 COMPOSE = yaml.safe_load((ROOT / "docker" / "docker-compose.yml").read_text())
-DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+GPU_COMPOSE = yaml.safe_load((ROOT / "docker" / "docker-compose.gpu.yml").read_text())
+DOCKERFILES = {
+    name: (ROOT / "docker" / name).read_text() for name in ("Dockerfile", "Dockerfile.gpu")
+}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -31,12 +34,14 @@ def test_shellcheck_finds_nothing(script):
     assert (found.returncode, found.stdout) == (0, "")
 
 
-def entrypoint(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the container's program here."""
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+def entrypoint(
+    *words: str, first: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the container's program here; it finds other programs in the folder ``first`` first."""
+    path = [*([first] if first else []), Path(sys.executable).parent, "/usr/bin", "/bin"]
     return subprocess.run(
         ["bash", ENTRYPOINT, *words],
-        env={"PATH": path, **environment},
+        env={"PATH": ":".join(map(str, path)), **env},
         capture_output=True,
         text=True,
         check=False,
@@ -80,6 +85,71 @@ class TestEntrypoint:
         assert refused.stderr.count("\n") == 1
 
 
+class TestGpuImage:
+    """Where there is a GPU and where there is none: ``nvidia-smi`` is a stand-in."""
+
+    @staticmethod
+    def run(folder: Path, smi: str, *words: str) -> subprocess.CompletedProcess[str]:
+        program = folder / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{smi}\n")
+        program.chmod(0o755)
+        return entrypoint(*words, first=folder, TAL1_HVD_NEEDS_GPU="1")
+
+    @pytest.mark.parametrize("command", ["train", "compare", "benchmark", "worker"])
+    def test_refuses_to_train_without_a_gpu(self, tmp_path, command):
+        """In one line, though the driver's own words may have two."""
+        refused = self.run(tmp_path, "echo 'no devices'; echo 'found'; exit 9", command)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith(
+            f"tal1-hvd container: error: '{command}' wants an NVIDIA GPU and its driver, "
+            "and this container sees none (nvidia-smi: no devices found ); "
+        )
+        assert "--gpus all" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+    def test_a_driver_that_is_not_there_is_named(self):
+        refused = entrypoint("train", TAL1_HVD_NEEDS_GPU="1")
+        if Path("/usr/bin/nvidia-smi").exists():
+            pytest.skip("this machine has a driver")
+        assert refused.returncode == 2
+        assert "(nvidia-smi is not there)" in refused.stderr
+
+    def test_trains_with_a_gpu(self, tmp_path):
+        """To get as far as the command's own error is enough."""
+        shown = self.run(
+            tmp_path, "echo 'GPU 0: NVIDIA H100 (UUID: GPU-0)'", "train", "--epochs", "x"
+        )
+        assert shown.returncode == 2
+        assert "tal1-hvd: error: " in shown.stderr
+
+    @pytest.mark.parametrize(
+        "words", [[], ["--version"], ["status", "--help"], ["train", "--help"], ["healthy"]]
+    )
+    def test_the_rest_needs_no_gpu(self, tmp_path, words):
+        assert self.run(tmp_path, "exit 9", *words).returncode == 0
+
+    def test_says_that_it_needs_one(self):
+        assert "TAL1_HVD_GPU=1 " in DOCKERFILES["Dockerfile.gpu"]
+        assert re.search(
+            r"^ENV .*TAL1_HVD_NEEDS_GPU=1$", DOCKERFILES["Dockerfile.gpu"], re.MULTILINE
+        )
+        assert "GPU" not in DOCKERFILES["Dockerfile"]
+
+    def test_each_worker_reserves_a_gpu(self):
+        assert set(GPU_COMPOSE["services"]) == set(COMPOSE["services"])
+        for service in GPU_COMPOSE["services"].values():
+            assert service["build"]["dockerfile"] == "docker/Dockerfile.gpu"
+        (device,) = GPU_COMPOSE["services"]["worker"]["deploy"]["resources"]["reservations"][
+            "devices"
+        ]
+        assert device == {
+            "driver": "nvidia",
+            "count": "${TAL1_HVD_GPUS:-1}",
+            "capabilities": ["gpu"],
+        }
+        assert "deploy" not in GPU_COMPOSE["services"]["launcher"]
+
+
 class TestKubernetes:
     CLAIM, JOB = yaml.safe_load_all((ROOT / "launch" / "kubernetes.yaml").read_text())
 
@@ -105,16 +175,20 @@ class TestKubernetes:
 
 
 class TestSafety:
-    def test_image_runs_as_a_normal_user(self):
-        last_stage = DOCKERFILE.rpartition("\nFROM ")[2]
+    @pytest.mark.parametrize("dockerfile", DOCKERFILES.values(), ids=DOCKERFILES)
+    def test_image_runs_as_a_normal_user(self, dockerfile):
+        last_stage = dockerfile.rpartition("\nFROM ")[2]
         assert "\nUSER tal1\n" in last_stage
         assert "g++" not in last_stage
 
     def test_services(self):
-        """Nothing is published or privileged; keys come from a volume."""
+        """Nothing is published or privileged, with GPUs neither; keys come from a volume."""
+        unsafe = {"ports", "privileged", "cap_add", "network_mode"}
+        for service in GPU_COMPOSE["services"].values():
+            assert not {*unsafe, "networks", "cap_drop", "security_opt", "volumes"} & set(service)
         assert COMPOSE["networks"]["ranks"]["internal"] is True
         for service in COMPOSE["services"].values():
-            assert not {"ports", "privileged", "cap_add", "network_mode"} & set(service)
+            assert not unsafe & set(service)
             assert service["cap_drop"] == ["ALL"]
             assert service["networks"] == ["ranks"]
             assert any(volume.startswith("keys:") for volume in service["volumes"])
