@@ -36,11 +36,18 @@ from tal1_hvd.errors import InputError
 
 SECONDS = 5
 MORE_MEMORY = 1 << 29
-LARGEST_INPUT = 1024
+LARGEST_INPUT = 6000
 INSTRUMENTED = ["tal1_hvd", "yaml", "zipfile", "gzip", "csv", "Bio.SeqIO", "numpy.lib"]
 FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "socket.connect", "socket.bind")
 # Failures and deaths of one reader after which it is given up.
 MOST_DEATHS = 20
+# Words that hostile files are likely to hold, which are put in whole.
+WORDS = (
+    "1000000000000", "9" * 40, "-1", "1e308", "1e999", "nan", "null", "true", "{}", "[]", "[" * 200,
+    "(1000000000,)", "|O", "0x" + "f" * 4000, ":59" * 20, "&a ", "*a", "<<: ", "!!int ",
+    "!!binary ", "../../x", "/x", "<script>", "\x1b[2J", "\0", '"', "\t", "\r\n", "\u2028",
+    "\u00e9",
+)  # fmt: skip
 
 
 class Watch:
@@ -72,7 +79,7 @@ class Watch:
             self.target.read(part, bytes(data[1:]))
         except InputError as error:
             self.counts[1] += 1
-            if "\n" in str(error).strip() and not str(error):
+            if not str(error).strip():
                 self._fail("no text", data)
         except BaseException as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
@@ -91,6 +98,11 @@ class Watch:
         (self.keep / f"{self.folder.name}-{name}").write_bytes(data)
 
 
+def escaped(word: bytes) -> str:
+    """Return bytes as libFuzzer's dictionaries spell them."""
+    return "".join(f"\\x{byte:02x}" for byte in word)
+
+
 def mutated(seeds: list[bytes], draw: random.Random) -> Iterator[bytes]:
     """Yield seeds with some bytes changed, removed, repeated or taken from another."""
     while True:
@@ -99,7 +111,8 @@ def mutated(seeds: list[bytes], draw: random.Random) -> Iterator[bytes]:
             at, other = draw.randrange(len(data) + 1), draw.choice(seeds)
             start = draw.randrange(len(other))
             length = draw.choice((0, 1, 1, 4, 40))
-            piece = draw.choice((b"", draw.randbytes(length), other[start : start + length]))
+            word = draw.choice(WORDS).encode()
+            piece = draw.choice((b"", draw.randbytes(length), other[start : start + length], word))
             data[at : at + draw.choice((0, 1, length))] = piece * draw.choice((1, 1, 1, 50))
         yield bytes(data[:LARGEST_INPUT])
 
@@ -133,10 +146,13 @@ def fuzz_one(name: str, runs: int, seed: int, folder: Path, good: Path, keep: Pa
     corpus.mkdir(exist_ok=True)
     for part, content in enumerate(seeds):
         (corpus / str(part)).write_bytes(content)
+    words = folder / "words"
+    words.write_text("".join(f'"{escaped(word.encode())}"\n' for word in WORDS))
     longest = max(LARGEST_INPUT, 2 * max(map(len, seeds)))
     atheris.Setup(
         [name, f"-runs={runs}", f"-seed={seed + 1}", f"-timeout={2 * SECONDS}", "-rss_limit_mb=0",
-         f"-max_len={longest}", f"-artifact_prefix={keep}/{name}-", "-verbosity=0", str(corpus)],
+         f"-max_len={longest}", f"-artifact_prefix={keep}/{name}-", f"-dict={words}",
+         "-verbosity=0", str(corpus)],
         watch,
     )  # fmt: skip
     atheris.Fuzz()

@@ -89,7 +89,7 @@ def motifs(good: Path) -> Target:
             if not np.allclose(motif.matrix.sum(axis=1), 1):
                 raise RuntimeError("probabilities that do not add up to 1")
 
-    jaspar = b">MA1.1 a::b\nA [ 1 2.5 ]\nC [ 1 0 ]\nG [ 1 0 ]\nT [ 1e2 0 ]\n"
+    jaspar = b">MA1.1 a::b\nA [ 1 1e308 ]\nC [ 1 0 ]\nG [ 1 2.5 ]\nT [ 1e2 0 ]\n"
     meme = b"MEME version 4\n\nALPHABET= ACGT\n\nMOTIF a b\nletter-probability matrix: alength= 4"
     return Target([jaspar, meme + b" w= 1 nsites= 2 E= 0\n 0.5 0.5 0 0\nURL x\n"], read)
 
@@ -121,7 +121,7 @@ def dataset(good: Path) -> Target:
 
 
 def checkpoint(good: Path) -> Target:
-    """Feed checkpoints: whole files, and the note and an array inside whole ones."""
+    """Feed checkpoints: whole files, and the note, an array and its header inside whole ones."""
     from tal1_hvd.training.checkpoint import load_checkpoint
 
     path = Path("x.npz")
@@ -137,11 +137,13 @@ def checkpoint(good: Path) -> Target:
         else:
             array = io.BytesIO()
             np.save(array, np.frombuffer(content, dtype=np.uint8))
-            new = {"note.npy": array.getvalue()} if part == 1 else {"model/0.npy": content}
-            path.write_bytes(zipped(members | new))
+            header = b"\x93NUMPY\1\0" + min(len(content), 65535).to_bytes(2, "little") + content
+            new = [{"note.npy": array.getvalue()}, {"model/0.npy": content}, {"best/0.npy": header}]
+            path.write_bytes(zipped(members | new[part - 1]))
         load_checkpoint(path)
 
-    return Target([packed, note, members["model/0.npy"]], read)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4)}\n"
+    return Target([packed, note, members["model/0.npy"], header], read)
 
 
 def config(good: Path) -> Target:
@@ -274,10 +276,10 @@ def model(good: Path) -> Target:
 
 # Of a thousand inputs, how many each gets: those that take long get few.
 READERS: dict[str, tuple[Callable[[Path], Target], float]] = {
-    "fasta": (fasta, 200), "simdata": (simdata, 200), "motifs": (motifs, 150),
-    "dataset": (dataset, 150), "checkpoint": (checkpoint, 150), "config": (config, 50),
-    "events": (events, 25), "run": (run, 71), "page": (page, 0.5), "comparison": (comparison, 1),
-    "model": (model, 2.5),
+    "fasta": (fasta, 250), "simdata": (simdata, 250), "motifs": (motifs, 300),
+    "dataset": (dataset, 90), "checkpoint": (checkpoint, 70), "config": (config, 20),
+    "events": (events, 4), "run": (run, 15), "page": (page, 0.1), "comparison": (comparison, 0.3),
+    "model": (model, 0.6),
 }  # fmt: skip
 
 
