@@ -147,7 +147,15 @@ def test_file_and_flags_and_positional_together(config):
         pytest.param("motif: [[a]]", ["motif", "['a']"], id="list-in-list"),
         pytest.param("motif: [a, true]", ["motif", "True"], id="bool-in-list"),
         pytest.param("motif: []", ["motif"], id="empty-list"),
-        pytest.param("motif: &a [*a]", ["motif"], id="list-of-itself"),
+        pytest.param("motif: &a [*a]", ["alias"], id="list-of-itself"),
+        pytest.param("seed: 0x" + "f" * 5000, ["5002 characters"], id="endless-number"),
+        pytest.param("rate: 1" + ":59" * 500 + ".5", ["characters"], id="endless-base-60"),
+        pytest.param("seed: !!int ''", ["not YAML"], id="tag-without-a-number"),
+        pytest.param("name: !!timestamp x", ["not YAML"], id="tag-without-a-time"),
+        pytest.param(
+            "name: !!python/object/apply:os.getcwd []", ["python/object"], id="python-object"
+        ),
+        pytest.param("name: " + "x" * 70_000, ["65,536"], id="long"),
         pytest.param("quick: 1", ["quick", "true or false"], id="number-for-bool"),
         pytest.param("quick: 'true'", ["quick", "true or false"], id="word-for-bool"),
         pytest.param("quick: [true]", ["quick", "true or false"], id="list-for-bool"),
@@ -158,6 +166,22 @@ def test_file_and_flags_and_positional_together(config):
 def test_bad_file(config, text, words):
     with refused(*words):
         parse("--config", config(text))
+
+
+LAUGHS = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+MERGES = [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
+
+
+@pytest.mark.parametrize(
+    "bomb", [["a0: &a0 [x]", *LAUGHS], ["a0: &a0 {x: 1}", *MERGES]], ids=["lists", "merges"]
+)
+def test_aliases_cannot_multiply(config, bomb):
+    with refused("not YAML", "alias"):
+        parse("--config", config("\n".join(bomb)))
+
+
+def test_aliases_of_words(config):
+    assert parse("--config", config("name: &a word\nmotif: [*a, *a]"))["motif"] == ["word", "word"]
 
 
 def test_list_cannot_smuggle_flags_in(config):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import math
 import pickle
+import zipfile
 
 import keras
 import numpy as np
@@ -69,6 +71,15 @@ def path(tmp_path):
     path = tmp_path / "last.npz"
     save_checkpoint(path, Checkpoint(PROGRESS, MODEL, OPTIMIZER, BEST))
     return path
+
+
+def rezip(path, changes):
+    """Replace parts of a checkpoint's zip file by other bytes."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()} | changes
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
 
 
 def members(path):
@@ -215,6 +226,36 @@ class TestDamage:
         np.savez(path, allow_pickle=True, **members(path) | {member: np.array([Trap()])})
         refused(path)
         assert not trap.exists()
+
+    @pytest.mark.parametrize(
+        "shape", [(10**12,), (10**9,), (2**62, 4), (-1,), (10**30,), (0, 10**30)]
+    )
+    @pytest.mark.parametrize("member", ["model/0", "note"])
+    def test_array_that_is_smaller_than_it_says(self, path, member, shape):
+        header = io.BytesIO()
+        description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, description)
+        rezip(path, {f"{member}.npy": header.getvalue()})
+        refused(path)
+
+    def test_header_that_is_no_python(self, path):
+        header = b"{'descr': '|u1',n_or: False, 'shape': (40,.. }"
+        rezip(path, {"model/0.npy": b"\x93NUMPY\1\0" + bytes([len(header), 0]) + header})
+        refused(path)
+
+    def test_compressed_to_a_thousandth(self, path):
+        arrays = members(path) | {"model/0": np.zeros(10_000_000, np.float32)}
+        np.savez_compressed(path, **arrays)
+        refused(path, "not a checkpoint, or damaged (its parts take 40,0")
+
+    @pytest.mark.parametrize("row", [{"epoch": "1"}, {"epoch": 2, "more": [1]}, {"epoch": 2}, {}])
+    def test_history_of_something_else(self, path, row):
+        arrays = members(path)
+        note = json.loads(arrays["note"].tobytes())
+        note["progress"]["history"][-1] = row
+        note["progress"]["history"][0]["more"] = 1
+        np.savez(path, **arrays | {"note": np.frombuffer(json.dumps(note).encode(), np.uint8)})
+        refused(path, "not a checkpoint, or damaged (its progress makes no sense")
 
     def test_pickle_in_place_of_the_file(self, path, tmp_path):
         class Trap:

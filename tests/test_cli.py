@@ -249,3 +249,10 @@ class TestCounting:
     def test_errors_pass(self):
         with pytest.raises(InputError), cli_progress.counting("counting", 1, "things"):
             raise InputError("bad")
+
+
+def test_error_cannot_steer_the_terminal(tmp_path, capsys):
+    motif = tmp_path / "m"
+    motif.write_text("MEME version 4\nALPHABET= \x1b[2J\x07\nMOTIF a\n")
+    assert call("simulate", "--out", tmp_path / "new", "--motif-file", motif) == 2
+    assert "its alphabet is ?[2J?, ACGT is needed" in capsys.readouterr().err

@@ -221,6 +221,8 @@ def test_interrupted(small_data, tmp_path, monkeypatch, capsys):
     ("error", "words"),
     [
         (InputError("nothing else"), "tal1-hvd: error: nothing else\n"),
+        (RecursionError("deep"), "its files were changed, or are of another version: Recursion"),
+        (AttributeError("get"), "its files were changed, or are of another version: Attribute"),
         (KeyError("auroc"), "its files were changed, or are of another version: KeyError('auroc')"),
     ],
 )

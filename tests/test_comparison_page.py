@@ -52,6 +52,20 @@ def test_page_of_large_batches(tmp_path):
     assert (tmp_path / "figures" / "large_batch.svg").exists()
 
 
+def test_names_are_escaped(tmp_path):
+    nasty = "<script>alert('x')</script>"
+    plan = make_plan(data=nasty, processor=nasty)
+    matrix = plan.matrix
+    outcomes = [outcome(cell.way, cell.seed) for cell in matrix.cells(2)]
+    for one in outcomes:
+        one.metrics.update(strategy=nasty, aggregation=nasty, model=nasty)
+    page = comparison_page(plan, outcomes, {way.name: step() for way in matrix.strategies})
+    write_page(page, tmp_path / "report.html", tmp_path / "figures")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("&lt;script&gt;") == 2
+    assert "<script" not in text
+
+
 @pytest.mark.parametrize("published", [True, False])
 def test_page(tmp_path, published):
     matrix = PLAN.matrix

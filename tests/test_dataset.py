@@ -323,6 +323,24 @@ def test_unreadable_array_is_named(folder, name, how):
         open_dataset(folder, verify=False)
 
 
+@pytest.mark.parametrize("name", ["sequences.npy", "labels.npy", "splits.npy"])
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(-1,)", f"({10**30},)", "(4,..", "()"])
+def test_array_that_is_smaller_than_it_says(folder, name, shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}".ljust(117).encode()
+    (folder / name).write_bytes(b"\x93NUMPY\1\0\x76\0" + header + b"\n1234")
+    with refused(folder / name):
+        open_dataset(folder, verify=False)
+
+
+@pytest.mark.parametrize(
+    "line", [b"p0\n", b"p0\tx\t2\tm\t0\t+\n", b"\xff\n", b"p0\t1\t" + b"9" * 5000 + b"\tm\t0\t+\n"]
+)
+def test_damaged_sites(folder, line):
+    (folder / "sites.bed").write_bytes(line)
+    with refused(folder / "sites.bed", "cannot be read"):
+        open_dataset(folder, verify=False).sites()
+
+
 @pytest.mark.parametrize(("name", "value"), [("labels", 2), ("splits", 3), ("splits", 255)])
 def test_unknown_label_or_split(tmp_path, name, value):
     folder = make(tmp_path / "data", **{name: np.array([0, 1, value, 0])})

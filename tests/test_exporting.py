@@ -82,6 +82,28 @@ def test_simdata_by_hand(dataset, tmp_path, split, ids, name):
     assert names(tmp_path) == ["data", name]
 
 
+@pytest.mark.parametrize("name", ["out.fa", "out.simdata"])
+def test_codes_that_are_no_letters(dataset, tmp_path, name):
+    codes = np.array(dataset.sequences)
+    codes[2, 1] = 200
+    with refused(dataset.path, "row 2", "codes other than 0 to 4"):
+        export_dataset(dataclasses.replace(dataset, sequences=codes), "all", tmp_path / name)
+    assert names(tmp_path) == ["data"]
+
+
+def test_ids_name_no_files(tmp_path):
+    ids = ["../../climbs", "/absolute", "C:\\x", "a/b", *(f"x{i}" for i in range(16))]
+    (tmp_path / "x.fa").write_text("".join(f">{name}\nACGTACGT\n" for name in ids))
+    settings = ImportSettings(positives=str(tmp_path / "x.fa"), negatives="dinucleotide-shuffle")
+    data = open_dataset(import_dataset(settings, tmp_path / "in" / "data"))
+    export_dataset(data, "all", tmp_path / "out.fa")
+    assert data.ids()[:4] == ids[:4]
+    assert names(tmp_path) == ["in", "out.fa", "x.fa"]
+    assert names(tmp_path / "in") == ["data"]
+    kept = ["dataset.json", "ids.txt", "labels.npy", "sequences.npy", "splits.npy"]
+    assert names(data.path) == kept
+
+
 def test_fasta_named_gz_is_gzip(dataset, tmp_path):
     export_dataset(dataset, "all", tmp_path / "x.fa.gz")
     content = gzip.decompress((tmp_path / "x.fa.gz").read_bytes())
@@ -177,6 +199,6 @@ def test_file_where_none_can_be(dataset, tmp_path, name, folder, reason):
 def test_failure_half_way_leaves_nothing(dataset, tmp_path, name):
     spoilt = np.array(dataset.sequences)
     spoilt[2] = 9
-    with pytest.raises(IndexError):
+    with refused("codes other than"):
         export_dataset(dataclasses.replace(dataset, sequences=spoilt), "all", tmp_path / name)
     assert names(tmp_path) == ["data"]

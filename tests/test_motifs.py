@@ -213,6 +213,7 @@ BROKEN = {
     "jaspar-unequal-rows": jaspar(ROWS).replace("[ 10", "[ 10 10"),
     "jaspar-column-of-zeros": jaspar([[0, 0, 0, 0], *ROWS]),
     "jaspar-negative": jaspar([[-0.5, 0.5, 0.5, 0.5], *ROWS]),
+    "jaspar-sum-beyond-numbers": jaspar([[1e308] * 4, *ROWS]),
     "jaspar-nan": jaspar(ROWS).replace("[ 10", "[ nan"),
     "jaspar-no-columns": ">M1 FACTOR\nA [ ]\nC [ ]\nG [ ]\nT [ ]\n",
 }

@@ -64,6 +64,33 @@ def test_curves_are_the_runs(run):
     assert f"epoch {run.read_metrics()['best_epoch']}, kept" in drawn
 
 
+NASTY = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+def test_names_of_all_files_are_escaped(run, capsys):
+    """Whoever wrote them: sequence ids, paths, hosts, commands, versions, motifs."""
+    metrics, manifest = run.read_metrics(), json.loads(run.manifest.read_text())
+    metrics |= {"strategy": NASTY, "aggregation": NASTY, "model": NASTY}
+    manifest |= {"command": [NASTY], "platform": NASTY, "started": NASTY, "tool_version": NASTY}
+    manifest["versions"][NASTY] = NASTY
+    manifest["dataset"] |= {"path": NASTY, "task": NASTY, "fingerprint": NASTY}
+    manifest["dataset"]["parameters"]["motifs"] = [NASTY]
+    for rank in manifest["ranks"]:
+        rank |= {"host": NASTY, "device": NASTY, "first_layer": NASTY}
+    run.metrics.write_text(json.dumps(metrics))
+    run.manifest.write_text(json.dumps(manifest))
+    head, first, *rest = run.predictions.read_text().splitlines()
+    first = "\t".join([NASTY.replace(" ", "/"), *first.split("\t")[1:]])
+    run.predictions.write_text("\n".join([head, first, *rest]) + "\n")
+    settings = run.config.read_text().replace("data: ", f'data: "{NASTY}" #')
+    run.config.write_text(settings)
+    assert call("report", "--run", run.path) == 0
+    text = run.report.read_text()
+    assert text.count("&lt;script&gt;") > 10
+    assert "<script" not in text
+    assert "<img" not in text
+
+
 def test_published_columns_stand_beside_the_same_experiment_only(run):
     found = read_run(run)
     assert not found.published

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tal1_hvd.errors import InputError
-from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.run_folder import RunFolder, read_columns
 from tal1_hvd.training.settings import TrainSettings, read_settings
 from tests.helpers import names
 
@@ -163,6 +163,31 @@ class TestWrite:
             loaded = keras.saving.load_model(folder.model)
             assert loaded.get_weights()[0].tolist() == [[factor], [factor]]
         assert [name for name in names(folder.path) if "model" in name] == ["model.keras"]
+
+
+class TestReadColumns:
+    def test_predictions(self, folder):
+        ids = ['"quoted', "'", "x" * 100_000, *"abc"]
+        folder.write_predictions([(name, 1, 0.5) for name in ids])
+        found = read_columns(folder.predictions, "\t", words=("id",))
+        assert list(found["id"]) == ids
+        # An array of text would take 100,000 letters for each.
+        assert found["id"].nbytes == 8 * len(ids)
+
+    def test_no_rows(self, folder):
+        folder.write_predictions([])
+        found = read_columns(folder.predictions, "\t", words=("id",))
+        assert [(name, len(column)) for name, column in found.items()] == [
+            ("id", 0),
+            ("label", 0),
+            ("score", 0),
+        ]
+
+    @pytest.mark.parametrize("text", ["", "a,b\n1\n", "a,b\n1,2,3\n", "a,b\n1,x\n"])
+    def test_damaged(self, folder, text):
+        folder.history.write_text(text)
+        with pytest.raises(InputError, match=r"history\.csv: cannot be read"):
+            read_columns(folder.history)
 
 
 class TestReadMetrics:

@@ -165,6 +165,7 @@ class TestDamage:
             {**EPOCH, "train_loss": 10**400},
             {**EPOCH, "epoch": "\x1b[2J"},
             {key: value for key, value in EPOCH.items() if key != "epoch"},
+            {key: value for key, value in EPOCH.items() if key != "validation_auroc"},
             {"event": "epoch"},
             {**RANKS, "ranks": [7, {"rank": "x"}]},
             {**RANKS, "ranks": "x"},

@@ -197,6 +197,12 @@ class TestFile:
         with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):
             read_settings(file)
 
+    @pytest.mark.parametrize("text", ["a: &a [1]\nb: [*a, *a]", "seed: 0x" + "f" * 5000])
+    def test_cannot_grow(self, file, text):
+        file.write_text(f"ranks: 1\n{text}\n")
+        with pytest.raises(InputError, match=r"config\.yaml: not a run's settings: a"):
+            read_settings(file)
+
     def test_not_text(self, file):
         file.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(InputError, match=r"config\.yaml: not a run's settings"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -193,6 +197,83 @@ def test_model_of_something_else_is_refused(tmp_path, other):
     other().save(tmp_path / "model.keras")
     with pytest.raises(InputError, match=r"model\.keras: not a model of sequences"):
         tal1_hvd.load(tmp_path)
+
+
+def parts(run):
+    """Return what a run's model holds."""
+    with zipfile.ZipFile(run / "model.keras") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def refuses(folder, compression=zipfile.ZIP_STORED, **changes):
+    """Expect a model of changed parts to be refused, and nothing to be left of it anywhere."""
+    inside = folder / "inside" / "run"
+    inside.mkdir(parents=True)
+    with zipfile.ZipFile(inside / "model.keras", "w", compression) as archive:
+        for name, content in changes.items():
+            archive.writestr(name, content)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match=r"model\.keras: not a Keras model") as refusal:
+        tal1_hvd.load(inside)
+    assert sorted(folder.rglob("*")) == before
+    return str(refusal.value)
+
+
+def test_lambda_layer_is_refused(tmp_path):
+    """It holds Python's own code."""
+    inputs = keras.Input((LENGTH,), dtype="uint8")
+    score = keras.layers.Lambda(lambda codes: keras.ops.cast(codes[:, :1], "float32"))(inputs)
+    keras.Model(inputs, score).save(tmp_path / "model.keras")
+    with pytest.raises(InputError, match=r"model\.keras: not a Keras model.*Lambda"):
+        tal1_hvd.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"module": "os", "class_name": "system", "config": "touch sprung"},
+        {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "sprung"]}},
+        {"module": "keras.utils", "class_name": "get_file", "config": {"origin": "file:///x"}},
+        {"module": "builtins", "class_name": "function", "config": "eval"},
+    ],
+    ids=lambda layer: layer["class_name"],
+)
+def test_class_that_is_no_layer_is_refused(small_run, tmp_path, monkeypatch, layer):
+    monkeypatch.chdir(tmp_path)
+    whole = parts(small_run)
+    config = json.loads(whole["config.json"])
+    config["config"]["layers"][-1] |= {"registered_name": layer["class_name"], **layer}
+    refuses(tmp_path, **whole | {"config.json": json.dumps(config)})
+    assert not list(tmp_path.rglob("sprung"))
+
+
+@pytest.mark.parametrize("name", ["../../climbs", "/absolute", "assets/../../../climbs", "more.h5"])
+def test_file_that_no_model_holds_is_refused(small_run, tmp_path, name):
+    assert f"holds {name!r}" in refuses(tmp_path, **parts(small_run) | {name: b"x"})
+
+
+def test_compressed_model_is_refused(small_run, tmp_path):
+    whole = parts(small_run) | {"metadata.json": b" " * 10_000_000}
+    assert "its parts take 10,0" in refuses(tmp_path, zipfile.ZIP_DEFLATED, **whole)
+
+
+@pytest.mark.parametrize("kind", ["huge", "packed", "external", "link"])
+def test_weights_that_are_not_in_the_file_are_refused(small_run, tmp_path, kind):
+    whole = parts(small_run)
+    weights = io.BytesIO(whole["model.weights.h5"])
+    with h5py.File(weights, "a") as file:
+        group = file["layers/conv2d/vars"]
+        shape = group["0"].shape
+        del group["0"]
+        if kind == "huge":
+            group.create_dataset("0", shape=(10**12,), dtype="f4")
+        elif kind == "packed":
+            group.create_dataset("0", data=np.zeros(100_000), compression="gzip")
+        elif kind == "external":
+            group.create_dataset("0", shape, dtype="f4", external=[("/dev/zero", 0, 10_000)])
+        else:
+            group["0"] = h5py.ExternalLink("/dev/zero", "x")
+    refuses(tmp_path, **whole | {"model.weights.h5": weights.getvalue()})
 
 
 def test_no_such_run(tmp_path):

@@ -69,13 +69,13 @@ class Parser(argparse.ArgumentParser):
     def _from_file(self, path: Path) -> list[str]:
         """Return a configuration file as flags."""
         # Here, so that what an environment lacks is met where it is said in a line.
-        import yaml
+        from tal1_hvd.data.yaml_file import read_yaml
 
         try:
-            values = yaml.safe_load(path.read_text())
+            values = read_yaml(path)
         except OSError as error:
             raise InputError(f"--config: {path}: {error.strerror}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"--config: {path}: not YAML: {error}") from None
         if values is None:
             return []

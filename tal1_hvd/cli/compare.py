@@ -102,7 +102,14 @@ def run(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt("the same command") from None
         except InputError:
             raise
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise InputError(
                 f"{folder.path}: its files were changed, or are of another version: {error!r}"
             ) from None

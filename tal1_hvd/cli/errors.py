@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 
+from tal1_hvd.report.words import printable
+
 # Exit code of a run that a signal has stopped after a checkpoint: EX_TEMPFAIL of <sysexits.h>, by
 # which schedulers can tell it from one that is done.
 STOPPED = 75
 
 
 def report(text: str) -> None:
-    """Write an error as one line, in one call, so that lines of several ranks stay whole."""
-    sys.stderr.write(f"tal1-hvd: error: {' '.join(text.split())}\n")
+    """Write an error as one line, in one call, so that lines of several ranks stay whole.
+
+    What it repeats of a file cannot steer the terminal.
+    """
+    sys.stderr.write(f"tal1-hvd: error: {printable(' '.join(text.split()))}\n")
     sys.stderr.flush()
 
 

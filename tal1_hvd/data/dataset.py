@@ -16,7 +16,6 @@ for a part of the rows each.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal1_hvd._version import __version__
-from tal1_hvd.data.files import exists, sha256
+from tal1_hvd.data.files import DAMAGED, exists, sha256
 from tal1_hvd.data.rows import StoredRows
 from tal1_hvd.errors import InputError
 
@@ -114,10 +113,8 @@ class Dataset:
         """Return the planted sites, in row order; empty where the data was not simulated."""
         sites: list[Site] = []
         for path in [folder / "sites.bed" for folder in self.folders]:
-            if path.exists():
-                with path.open(encoding="utf-8") as handle:
-                    fields = (line.rstrip("\n").split("\t") for line in handle)
-                    sites += [Site(f[0], int(f[1]), int(f[2]), f[3], f[5]) for f in fields]
+            if exists(path):
+                sites += _read_sites(path)
         return sites
 
 
@@ -263,10 +260,22 @@ def _read_ids(file: Path) -> list[str]:
         raise InputError(f"{file}: cannot be read: {error}") from None
 
 
+def _read_sites(file: Path) -> list[Site]:
+    try:
+        with file.open(encoding="utf-8") as handle:
+            fields = [line.rstrip("\n").split("\t") for line in handle]
+        return [Site(f[0], int(f[1]), int(f[2]), f[3], f[5]) for f in fields]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from None
+    except IndexError:
+        raise InputError(f"{file}: cannot be read: a line has less than 6 columns") from None
+
+
 def _load(file: Path, shape: tuple[int, ...], mmap: bool = False) -> np.ndarray:
     try:
-        array = np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # Mapped even where it is copied below: a map cannot be larger than the file.
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except DAMAGED as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{file}: cannot be read: holds several arrays, one was expected")
@@ -276,4 +285,4 @@ def _load(file: Path, shape: tuple[int, ...], mmap: bool = False) -> np.ndarray:
         )
     if not array.flags.c_contiguous:
         raise InputError(f"{file}: expected rows one after the other (C order), got columns")
-    return array
+    return array if mmap else np.array(array)

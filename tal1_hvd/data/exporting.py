@@ -6,10 +6,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from tal1_hvd.data.dataset import SPLITS, Dataset, Site
-from tal1_hvd.data.encoding import decode
+from tal1_hvd.data.encoding import UNKNOWN, decode
 from tal1_hvd.data.fasta import write_fasta
 from tal1_hvd.data.files import atomic_text, require_absent
 from tal1_hvd.data.simdata import SimulatedRecord, is_simdata, write_simdata
+from tal1_hvd.errors import InputError
 
 _SPLIT_NAMES = {code: name for name, code in SPLITS.items()}
 
@@ -48,7 +49,7 @@ def export_dataset(dataset: Dataset, split: str, out: str | Path) -> int:
             (
                 SimulatedRecord(
                     ids[row],
-                    decode(dataset.sequences[row]),
+                    _letters(dataset, row),
                     tuple(sites[ids[row]]),
                     int(dataset.labels[row]),
                 )
@@ -62,8 +63,15 @@ def export_dataset(dataset: Dataset, split: str, out: str | Path) -> int:
                 (
                     f"{ids[row]} label={dataset.labels[row]} "
                     f"split={_SPLIT_NAMES[int(dataset.splits[row])]}",
-                    decode(dataset.sequences[row]),
+                    _letters(dataset, row),
                 )
                 for row in rows
             ),
         )
+
+
+def _letters(dataset: Dataset, row: int) -> str:
+    codes = dataset.sequences[row]
+    if codes.max() > UNKNOWN:
+        raise InputError(f"{dataset.path}: row {row} holds codes other than 0 to {UNKNOWN}")
+    return decode(codes)

@@ -11,6 +11,9 @@ import os
 import shutil
 import stat
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,6 +25,21 @@ from tal1_hvd.errors import InputError
 
 # The gzip program's own; Python's, 9, takes five times as long over DNA and gains a hundredth.
 _GZIP_LEVEL = 6
+# What NumPy and zipfile stumble over in damaged files; NumPy reads headers as Python's own source.
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 # What a write meets where there is no room; anything else is not the output's fault.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -234,6 +252,16 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def require_stored(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError if what a zip file holds takes more room than the file itself.
+
+    Ours are not compressed; one that is can be a thousand times as large in memory.
+    """
+    size = sum(member.file_size for member in archive.infolist())
+    if size > archive.start_dir:
+        raise ValueError(f"its parts take {size:,} bytes, the file {archive.start_dir:,}")
 
 
 def lock_folder(folder: Path, taken: str) -> AbstractContextManager[object]:

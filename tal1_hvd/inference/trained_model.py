@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
 from tal1_hvd.data.encoding import UNKNOWN, encode, reverse_complement
+from tal1_hvd.data.files import require_stored
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.first_layer import fuse_first_layer
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.run_folder import RunFolder
 
 _AT_ONCE = 4096
+_PARTS = ("metadata.json", "config.json", "model.weights.h5")
 
 
 class TrainedModel:
@@ -159,6 +164,7 @@ def load(run: str | Path) -> TrainedModel:
     folder.require_model()
     path = folder.model
     try:
+        _require_plain(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras reports damaged files with whatever its parsers stumble over.
     except Exception as error:
@@ -171,6 +177,25 @@ def load(run: str | Path) -> TrainedModel:
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise InputError(f"{path}: holds weights that are no finite numbers")
     return TrainedModel(model)
+
+
+def _require_plain(path: Path) -> None:
+    """Raise ValueError if a model holds more files, or larger ones, than ours do."""
+    with zipfile.ZipFile(path) as archive:
+        require_stored(archive)
+        for name in archive.namelist():
+            if name not in _PARTS:
+                raise ValueError(f"holds {name!r}")
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights) as file:
+        file.visititems(_require_whole)
+
+
+def _require_whole(name: str, item: h5py.Group | h5py.Dataset) -> None:
+    if isinstance(item, h5py.Dataset) and (
+        item.external or item.is_virtual or item.nbytes > item.id.get_storage_size()
+    ):
+        raise ValueError(f"does not hold all of {name}")
 
 
 def _takes_codes(model: keras.Model) -> bool:

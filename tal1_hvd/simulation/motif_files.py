@@ -115,6 +115,9 @@ def _normalised(name: str, rows: list[list[float]]) -> np.ndarray:
     if not rows or any(len(row) != 4 for row in rows):
         raise ValueError(f"{name} needs four values at every position")
     matrix = np.array(rows)
-    if not np.all(np.isfinite(matrix)) or np.any(matrix < 0) or np.any(matrix.sum(axis=1) <= 0):
+    with np.errstate(over="ignore"):
+        sums = matrix.sum(axis=1, keepdims=True)
+    # A sum is infinite too where large numbers add up to one.
+    if not np.all(np.isfinite(sums)) or np.any(matrix < 0) or np.any(sums <= 0):
         raise ValueError(f"{name} has a position without positive finite values")
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    return matrix / sums

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tal1_hvd.data.files import atomic_file
+from tal1_hvd.data.files import DAMAGED, atomic_file, require_stored
 from tal1_hvd.errors import InputError
 
 FORMAT_VERSION = 1
@@ -176,30 +176,20 @@ def load_checkpoint(path: Path, packed: bytes | None = None) -> Checkpoint:
     """
     try:
         source = path if packed is None else io.BytesIO(packed)
-        with np.load(source, allow_pickle=False) as archive:
-            note = json.loads(archive["note"].tobytes())
+        with zipfile.ZipFile(source) as archive:
+            require_stored(archive)
+            names = archive.namelist()
+            note = json.loads(_array(archive, "note").tobytes())
             version = note["format_version"]
             groups = {
                 group: [
-                    archive[f"{group}/{i}"]
-                    for i in range(sum(name.startswith(f"{group}/") for name in archive.files))
+                    _array(archive, f"{group}/{i}")
+                    for i in range(sum(name.startswith(f"{group}/") for name in names))
                 ]
                 for group in _GROUPS
             }
             progress = Progress(**note["progress"]) if version == FORMAT_VERSION else Progress()
-    # What NumPy and zipfile raise for damaged files.
-    except (
-        AttributeError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: not a checkpoint, or damaged ({error})") from None
     if version != FORMAT_VERSION:
         raise InputError(
@@ -211,6 +201,19 @@ def load_checkpoint(path: Path, packed: bytes | None = None) -> Checkpoint:
     return Checkpoint(progress, **groups)
 
 
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Read an array, after a look at whether it is as large as its header says."""
+    packed = archive.read(f"{name}.npy")
+    handle = io.BytesIO(packed)
+    if np.lib.format.read_magic(handle) != (1, 0):
+        raise ValueError(f"{name}.npy is of another version")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(packed) - handle.tell():
+        raise ValueError(f"{name}.npy does not hold an array of shape {shape}")
+    handle.seek(0)
+    return np.lib.format.read_array(handle, allow_pickle=False)
+
+
 def _plausible(progress: Progress) -> bool:
     return (
         type(progress.epoch) is int
@@ -219,7 +222,7 @@ def _plausible(progress: Progress) -> bool:
         and isinstance(progress.best_loss, float | None)
         and isinstance(progress.train_seconds, float)
         and isinstance(progress.history, list)
-        and all(isinstance(row, dict) for row in progress.history)
+        and all(_is_row(row, progress.history[0]) for row in progress.history)
         and len(progress.history) == progress.epoch
         and all(
             type(number) is int and number >= 0
@@ -230,6 +233,15 @@ def _plausible(progress: Progress) -> bool:
             isinstance(pair, list) and [type(number) for number in pair] == [float, float]
             for pair in progress.sums
         )
+    )
+
+
+def _is_row(row: Any, first: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and row.keys() == first.keys()
+        and type(row.get("epoch")) is int
+        and all(value is None or type(value) in (int, float) for value in row.values())
     )
 
 

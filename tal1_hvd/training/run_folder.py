@@ -246,7 +246,7 @@ def read_columns(
     Returns
     -------
     dict
-        By its name, each column as an array, shape (rows,).
+        By its name, each column as an array, shape (rows,); words are objects.
 
     Raises
     ------
@@ -255,15 +255,20 @@ def read_columns(
     """
     try:
         with path.open(newline="") as handle:
-            reader = csv.DictReader(handle, delimiter=delimiter)
-            rows = list(reader)
+            # Nothing is quoted: an id may begin with a quotation mark.
+            reader = csv.reader(handle, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+            head, *rows = filter(None, reader)
+        if any(len(row) != len(head) for row in rows):
+            raise ValueError(f"expected {len(head)} columns in every line")
+        columns = zip(*rows, strict=True) if rows else [()] * len(head)
         return {
-            name: np.array(
-                [row[name] if name in words else float(row[name] or "nan") for row in rows]
-            )
-            for name in reader.fieldnames or ()
+            # As objects: in an array of text every word takes the room of the longest.
+            name: np.array(column, dtype=object)
+            if name in words
+            else np.array([float(value or "nan") for value in column])
+            for name, column in zip(head, columns, strict=True)
         }
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tal1_hvd.data.dataset import CACHE_MB
+from tal1_hvd.data.yaml_file import read_yaml
 from tal1_hvd.errors import InputError
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 
@@ -253,8 +254,8 @@ def read_settings(path: Path) -> tuple[TrainSettings, int]:
         The file is unreadable, or holds other settings or types.
     """
     try:
-        named = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        named = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a run's settings: {error}") from None
     if not isinstance(named, dict) or "ranks" not in named:
         # A user's own file for --config need not name the ranks; a run's always does.

@@ -184,7 +184,7 @@ def _ranks(last: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _is_row(event: Mapping[str, Any]) -> bool:
     """Say whether an event holds what is shown of an epoch."""
-    auroc = event.get("validation_auroc")
+    auroc = event.get("validation_auroc", "missing")
     shown = [event.get(key) for key in _SCORES] + ([] if auroc is None else [auroc])
     return type(event.get("epoch")) is int and all(
         type(value) in (int, float) and abs(value) < _LARGEST for value in (event["epoch"], *shown)
