@@ -176,14 +176,14 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         data = simulate(simulated, Path(folder) / "data")
-        setting = Setting(Path(folder), data, ("--data", data, "--epochs", 150))
+        setting = Setting(Path(folder), data, ("--data", data, "--epochs", 1000))
         rows = [*case_rows({name: CASES[name] for name in args.only}, setting)]
         harmed = list(kills(args.kills, args.seed, setting))
         text = page(
             kills=[*kill_rows(harmed)],
             cases=rows,
             seed=args.seed,
-            training="2,000 sequences of 400 bp, 150 epochs",
+            training="2,000 sequences of 400 bp, 1,000 epochs",
         )
     print(text)
     if not args.no_docs:

@@ -100,6 +100,17 @@ def test_ends_with_its_rank_and_without_a_word(begin):
     assert rank.communicate("alive")[0] == "alive"
 
 
+def test_stays_with_one_that_is_stopped(begin):
+    """Its own rank may have ended for want of that one, and nobody else sees it."""
+    rank = begin()
+    stop(rank)
+    watching = begin(monitor(1), rank=5)
+    _, errors = watching.communicate()  # closes its input
+    assert "rank 3 (host " in errors
+    assert watching.returncode == 0
+    assert rank.wait() == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("stderr", ["closed", "full", "broken"])
 def test_kills_where_nobody_reads(begin, stderr):
     rank = begin()
@@ -166,7 +177,7 @@ def test_course(monkeypatch, looks, killed):
     monkeypatch.setattr(stop_monitor.select, "select", course.select)
     monkeypatch.setattr(stop_monitor.time, "monotonic", lambda: course.now)
     monkeypatch.setattr(stop_monitor.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(stop_monitor, "stopped_processes", lambda: course.stopped)
+    monkeypatch.setattr(stop_monitor, "stopped_processes", lambda: course.stopped or [])
     monkeypatch.setattr(stop_monitor, "end", course.end)
     assert stop_monitor.main() == 0
     assert course.killed == killed

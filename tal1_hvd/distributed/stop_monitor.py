@@ -4,7 +4,8 @@
 stopped can do nothing for itself and others may be unable to tell, before ranks have connected and
 after they have parted. It looks at every process of the job on this machine, because a rank may be
 stopped before it has a monitor. It imports nothing but Python's own modules, so that it starts in
-milliseconds, and ends with its rank, which alone holds the other end of its standard input.
+milliseconds, and ends with its rank, which alone holds the other end of its standard input, unless
+another is stopped then.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ def main() -> int:
     interval = min(_INTERVAL, timeout / 4)
     stopped_since: dict[int, float] = {}
     looked = time.monotonic()
-    while not select.select([0], [], [], interval)[0]:
+    ended = False
+    while True:
+        if ended:
+            time.sleep(interval)
+        else:
+            ended = bool(select.select([0], [], [], interval)[0])
         now = time.monotonic()
         if now - looked > timeout / 2:
             # This process has stood still itself, with the whole job perhaps: begin anew.
@@ -47,7 +53,9 @@ def main() -> int:
         for process, since in stopped_since.items():
             if now - since > timeout:
                 end(process, now - since, timeout)
-    return 0
+        # Ranks that start without a stopped one end before its time is over; it has to be over.
+        if ended and not stopped_since:
+            return 0
 
 
 def stopped_processes() -> list[int]:
