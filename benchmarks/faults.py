@@ -1,6 +1,6 @@
 """What faults do to training: harms real jobs on purpose, and writes docs/faults.md.
 
-python benchmarks/faults.py [--kills 50] [--seed 0] [--only NAME ...] [--no-docs]
+python benchmarks/faults.py [--kills 50] [--epochs 1000] [--seed 0] [--only NAME ...] [--no-docs]
 
 Half of the kills meet jobs of 2 ranks under mpirun, half elastic ones of 3 under launch/elastic;
 each a random rank at a random moment from its start to its end, by SIGKILL, SIGSTOP and SIGTERM in
@@ -167,6 +167,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=1000, help="of the jobs that are killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=tuple(CASES), default=tuple(CASES))
     parser.add_argument("--no-docs", action="store_true", help="print the page, write no file")
@@ -176,14 +177,14 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         data = simulate(simulated, Path(folder) / "data")
-        setting = Setting(Path(folder), data, ("--data", data, "--epochs", 1000))
+        setting = Setting(Path(folder), data, ("--data", data, "--epochs", args.epochs))
         rows = [*case_rows({name: CASES[name] for name in args.only}, setting)]
         harmed = list(kills(args.kills, args.seed, setting))
         text = page(
             kills=[*kill_rows(harmed)],
             cases=rows,
             seed=args.seed,
-            training="2,000 sequences of 400 bp, 1,000 epochs",
+            training=f"2,000 sequences of 400 bp, {args.epochs:,} epochs",
         )
     print(text)
     if not args.no_docs:
