@@ -74,7 +74,9 @@ def test_a_killed_rank_ends_the_job_which_goes_on(
     _, errors = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 1
     go_on = f"tal1-hvd train --out {out} --resume --ranks 2 --launcher {executor}"
-    assert f"the job ended with exit code 137; go on with: {go_on}\n" in errors
+    # Of the killed rank, or of the other, which misses it, if that is seen first.
+    codes = [f"the job ended with exit code {code}; go on with: {go_on}\n" for code in (1, 137)]
+    assert any(line in errors for line in codes)
     resumed = run([BIN / "tal1-hvd", *go_on.split()[1:]])
     assert resumed.returncode == 0, resumed.stderr
     assert (out / "predictions.tsv").read_bytes() == (on_mpi / "predictions.tsv").read_bytes()

@@ -130,6 +130,8 @@ def run_on_spark(program: RankProgram, count: int) -> None:
     # No page that others could open, and no bar of Spark's own beside ours.
     settings.set("spark.ui.enabled", "false").set("spark.ui.showConsoleProgress", "false")
     os.environ.setdefault("HOROVOD_SPARK_START_TIMEOUT", _WAIT)
+    # Spark would start tasks by the first python3 on the PATH.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     with SparkContext(conf=settings):
         horovod.spark.run(program.run, num_proc=count, use_gloo=True, verbose=0)
 
