@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,19 @@ from fault_jobs import (
     FOREVER,
     Case,
     Job,
+    MissingError,
     Row,
     Setting,
     complaint,
     ended,
     epochs_saved,
     mpirun,
+    require,
+    require_root,
     resumes,
+    stop,
     train,
+    until_it_goes_on,
     until_saved,
 )
 from fault_network import network_cut, network_cut_elastic, network_cut_for_5_seconds
@@ -35,13 +41,14 @@ from tal1_hvd.simulation.simulate import simulate
 PROGRAMS = Path(__file__).parent.parent / "tests" / "programs"
 
 
-def _started(setting: Setting, name: str, *options: object) -> tuple[Job, Path]:
+@contextlib.contextmanager
+def _started(setting: Setting, name: str) -> Iterator[tuple[Job, Path]]:
     """Start two ranks that train for long, and wait until a checkpoint is there."""
     out, log = setting.fresh(name)
-    flags = train(out, "--data", setting.data, *FOREVER, *options)
-    job = Job([*mpirun(2), *flags], log)
-    until_saved(job, out)
-    return job, out
+    flags = train(out, "--data", setting.data, *FOREVER)
+    with Job([*mpirun(2), *flags], log) as job:
+        until_saved(job, out)
+        yield job, out
 
 
 def killed_while_writing_a_checkpoint(setting: Setting) -> Row:
@@ -51,60 +58,59 @@ def killed_while_writing_a_checkpoint(setting: Setting) -> Row:
     flags = ["--out", out, *setting.flags]
     job = Job([*mpirun(2), *program, *flags], log)
     code = job.end()
+    require(code == 128 + signal.SIGKILL, f"ends with {code}: {complaint(job.text())}")
     lost = resumes(out, setting, 2)
     return "-", "the one before is still whole; `--resume` goes on from it", str(code), lost
 
 
 def disk_full(setting: Setting) -> Row:
     """Fill the disk that the run is on, while it trains."""
-    out, log = setting.fresh("full")
-    _mount(out.parent, "-t", "tmpfs", "-o", "size=8m", "tmpfs")
-    try:
-        log = setting.folder / "full.log"
-        job = Job([*mpirun(2), *train(out, "--data", setting.data, *FOREVER)], log)
-        until_saved(job, out)
-        saved = epochs_saved(out)
-        since = time.monotonic()
-        with (
-            (out.parent / "filler").open("wb", buffering=0) as filler,
-            contextlib.suppress(OSError),
-        ):
-            while True:
-                filler.write(bytes(1 << 12))
-        seconds, code = ended(job, since)
+    out, _ = setting.fresh("full")
+    with _mounted(out.parent, "-t", "tmpfs", "-o", "size=8m", "tmpfs"):
+        flags = train(out, "--data", setting.data, *FOREVER)
+        with Job([*mpirun(2), *flags], setting.folder / "full.log") as job:
+            until_saved(job, out)
+            saved = epochs_saved(out)
+            since = time.monotonic()
+            with (
+                (out.parent / "filler").open("wb", buffering=0) as filler,
+                contextlib.suppress(OSError),
+            ):
+                while True:
+                    filler.write(bytes(1 << 12))
+            seconds, code = ended(job, since)
         (out.parent / "filler").unlink(missing_ok=True)
         return seconds, f"ends: {complaint(job.text())}", code, resumes(out, setting, saved)
-    finally:
-        _unmount(out.parent)
 
 
 def folder_removed(setting: Setting) -> Row:
     """Remove the run folder while it is trained into."""
-    job, out = _started(setting, "removed")
-    since = time.monotonic()
-    shutil.rmtree(out, ignore_errors=True)
-    seconds, code = ended(job, since)
+    with _started(setting, "removed") as (job, out):
+        since = time.monotonic()
+        shutil.rmtree(out, ignore_errors=True)
+        seconds, code = ended(job, since)
     return seconds, f"ends: {complaint(job.text())}", code, "what was removed"
 
 
 def folder_read_only(setting: Setting) -> Row:
     """Make the run folder read-only, for root too, while it is trained into."""
-    job, out = _started(setting, "read-only")
-    # A mount of its own, as the one below has files that are open for writing.
-    _mount(out, "--bind", str(out))
-    try:
+    with (
+        _started(setting, "read-only") as (job, out),
+        # A mount of its own, as the one below has files that are open for writing.
+        _mounted(out, "--bind", str(out)),
+    ):
         since = time.monotonic()
-        _mount(out, "-o", "remount,bind,ro")
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(out)], check=True)
         saved = epochs_saved(out)
         seconds, code = ended(job, since)
-    finally:
-        _unmount(out)
     return seconds, f"ends: {complaint(job.text())}", code, resumes(out, setting, saved)
 
 
 def clock_jumps(setting: Setting) -> Row:
     """Move the clock of a job a day ahead, and then two days back."""
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        raise MissingError("needs libfaketime")
     out, log = setting.fresh("clock")
     offset = out.with_name("offset")
     offset.write_text("+0")
@@ -112,19 +118,13 @@ def clock_jumps(setting: Setting) -> Row:
     fake |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     passed = [word for name in fake for word in ("-x", name)]
     flags = train(out, "--data", setting.data, *FOREVER)
-    job = Job([*mpirun(2, *passed), *flags], log, fake)
-    until_saved(job, out)
-    for jump in ("+1d", "-1d"):
-        offset.write_text(jump)
-        before = epochs_saved(out)
-        until = time.monotonic() + 20
-        while epochs_saved(out) <= before + 1:
-            if time.monotonic() > until:
-                raise RuntimeError(f"no checkpoint after the clock's jump by {jump}")
-            time.sleep(0.1)
-    saved = epochs_saved(out)
-    job.process.terminate()
-    job.end()
+    with Job([*mpirun(2, *passed), *flags], log, fake) as job:
+        until_saved(job, out)
+        for jump in ("+1d", "-1d"):
+            offset.write_text(jump)
+            until_it_goes_on(job, out)
+        saved = epochs_saved(out)
+        stop(job)
     what = "trains on, and saves (a day ahead, then two days back)"
     return "-", what, "-", resumes(out, setting, saved)
 
@@ -151,59 +151,61 @@ def _spoilt(setting: Setting, name: str, spoil: Callable[[Path], None]) -> Row:
     whole = setting.data / "sequences.npy"
     copy = setting.folder / "whole.npy"
     shutil.copy(whole, copy)
-    job, out = _started(setting, name)
-    saved = epochs_saved(out)
-    since = time.monotonic()
-    spoil(whole)
     try:
-        seconds, code = "-", "-"
-        try:
-            code = str(job.process.wait(20))
-            seconds = f"{time.monotonic() - since:.1f}"
-            what = f"ends: {complaint(job.text())}"
-        except subprocess.TimeoutExpired:
-            job.process.terminate()
-            job.end()
-            what = "trains on"
-        refused = Job([*mpirun(2), *train(out, "--resume")], out.with_name("refused"))
-        what += f"; `--resume`, {refused.end()}: {complaint(refused.text())}"
+        with _started(setting, name) as (job, out):
+            saved = epochs_saved(out)
+            since = time.monotonic()
+            spoil(whole)
+            seconds, code = "-", "-"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.process.wait(20)
+            if job.process.poll() is None:
+                until_it_goes_on(job, out)
+                stop(job)
+                what = "trains on"
+            else:
+                seconds, code = ended(job, since)
+                what = f"ends: {complaint(job.text())}"
+        what += f"; {_is_refused(out)}"
     finally:
         shutil.copy(copy, whole)
     return seconds, what, code, f"{resumes(out, setting, saved)}, once the file is back"
 
 
+def _is_refused(out: Path) -> str:
+    """Try to go on with a run; return in which words that is refused."""
+    again = Job([*mpirun(2), *train(out, "--resume")], out.with_name("refused"))
+    code = again.end()
+    require(code == 2, f"--resume is not refused, but ends with {code}: {complaint(again.text())}")
+    return f"`--resume` refuses (2): {complaint(again.text())}"
+
+
 def two_runs_into_one_folder(setting: Setting) -> Row:
     """Go on with a run that is still trained."""
-    job, out = _started(setting, "twice")
-    since = time.monotonic()
-    second = Job([*mpirun(2), *train(out, "--resume")], out.with_name("second"))
-    code = second.end()
-    seconds = f"{time.monotonic() - since:.1f}"
-    saved = epochs_saved(out)
-    trains = job.process.poll() is None
-    job.process.terminate()
-    job.end()
-    what = f"the second is refused: {complaint(second.text())}"
-    what += "; the first trains on" if trains else "; **the first has ended**"
-    return seconds, what, str(code), resumes(out, setting, saved)
+    with _started(setting, "twice") as (job, out):
+        since = time.monotonic()
+        what = _is_refused(out)
+        seconds = f"{time.monotonic() - since:.1f}"
+        until_it_goes_on(job, out)
+        saved = epochs_saved(out)
+        stop(job)
+    return seconds, f"{what}; the first trains on", "2", resumes(out, setting, saved)
 
 
 def _refused(setting: Setting, name: str, spoil: Callable[[Path], None]) -> Row:
-    job, out = _started(setting, name)
-    job.process.terminate()
-    job.end()
+    with _started(setting, name) as (job, out):
+        stop(job)
     last = out / "checkpoints" / "last.npz"
     intact = last.read_bytes()
     saved = epochs_saved(out)
     spoil(last)
     spoilt = last.read_bytes()
-    again = Job([*mpirun(2), *train(out, "--resume")], out.with_name("refused"))
     since = time.monotonic()
-    seconds, code = ended(again, since)
-    what = f"`--resume` refuses: {complaint(again.text())}"
-    what += "" if last.read_bytes() == spoilt else "; **it was changed**"
+    what = _is_refused(out)
+    seconds = f"{time.monotonic() - since:.1f}"
+    require(last.read_bytes() == spoilt, "the checkpoint was changed")
     last.write_bytes(intact)
-    return seconds, what, code, f"{resumes(out, setting, saved)}, once the file is back"
+    return seconds, what, "2", f"{resumes(out, setting, saved)}, once the file is back"
 
 
 def checkpoint_corrupt(setting: Setting) -> Row:
@@ -223,8 +225,8 @@ def checkpoint_of_another_run(setting: Setting) -> Row:
     other, log = setting.fresh("other")
     longer = SimulationSettings(length=500, center=100, positives=100, negatives=100, seed=0)
     data = simulate(longer, other.with_name("longer"))
-    if Job(train(other, "--data", data, "--epochs", 2), log).end() != 0:
-        raise RuntimeError(log.read_text())
+    code = Job(train(other, "--data", data, "--epochs", 2), log).end()
+    require(code == 0, f"the other run ends with {code}")
     source = other / "checkpoints" / "last.npz"
     return _refused(setting, "foreign", lambda path: shutil.copy(source, path))
 
@@ -263,9 +265,11 @@ CASES: dict[str, Case] = {
 }
 
 
-def _mount(folder: Path, *options: str) -> None:
+@contextlib.contextmanager
+def _mounted(folder: Path, *options: str) -> Iterator[None]:
+    require_root()
     subprocess.run(["mount", *options, str(folder)], check=True)
-
-
-def _unmount(folder: Path) -> None:
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

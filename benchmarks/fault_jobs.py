@@ -22,13 +22,34 @@ from tal1_hvd.training.checkpoint import load_checkpoint
 
 BIN = Path(sys.executable).parent
 LAUNCH = Path(__file__).parent.parent / "launch"
-# Seconds after which a job that neither ends nor goes on counts as hung.
+# Seconds within which a job has to end or go on, and after which it is taken for hung.
+IN_TIME = 60.0
 HUNG = 150.0
 FOREVER = ("--epochs", 1_000_000)
 
 
+class UnexpectedError(Exception):
+    """A fault led to something else than it should."""
+
+
+class MissingError(Exception):
+    """A fault needs what is not here."""
+
+
+def require(condition: bool, otherwise: str) -> None:
+    """Raise UnexpectedError, with what has been seen, unless a condition holds."""
+    if not condition:
+        raise UnexpectedError(otherwise)
+
+
+def require_root() -> None:
+    """Raise MissingError unless this user may mount and make networks."""
+    if os.geteuid() != 0:
+        raise MissingError("needs root")
+
+
 class Job:
-    """A started command, with all that it says in one file.
+    """A started command, with all that it says in one file; nothing is left of it after its block.
 
     Parameters
     ----------
@@ -55,6 +76,12 @@ class Job:
                 env={**os.environ, "TAL1_HVD_VENV": str(BIN.parent), **(environment or {})},
             )
 
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
     def text(self) -> str:
         """Return what it has said."""
         return self._log.read_text(errors="replace")
@@ -69,8 +96,9 @@ class Job:
         return True
 
     def ranks(self) -> list[psutil.Process]:
-        """Return the ranks' processes in the order of their numbers; waits until there are some."""
-        while self.process.poll() is None:
+        """Return the ranks' processes in the order of their start; waits until there are some."""
+        until = time.monotonic() + HUNG
+        while self.process.poll() is None and time.monotonic() < until:
             found = {}
             with contextlib.suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(self.process.pid).children(recursive=True):
@@ -122,7 +150,8 @@ def weights(run: Path) -> list[np.ndarray]:
 def furthest(one: Path, other: Path) -> float:
     """Return the largest difference between two runs' weights."""
     pairs = zip(weights(one), weights(other), strict=True)
-    return max(float(np.abs(a - b).max()) for a, b in pairs)
+    # NumPy's, as Python's can lose a NaN.
+    return float(np.max([np.abs(a - b).max() for a, b in pairs]))
 
 
 def epochs_saved(run: Path) -> int:
@@ -171,26 +200,65 @@ def complaint(text: str) -> str:
     return f"`{found if len(found) <= 200 else f'{found[:200]}...'}`"
 
 
-def resumes(out: Path, setting: Setting, epochs: int, *before: object) -> str:
-    """Go on with a run for two epochs more than it has; say what was lost."""
+def resumes(out: Path, setting: Setting, epochs: int) -> str:
+    """Go on with a run for two epochs more than it has; return what was lost.
+
+    Raises
+    ------
+    UnexpectedError
+        If it does not go on, or from before the epochs that had been saved.
+    """
     saved = epochs_saved(out)
     more = train(out, "--resume", "--data", setting.data, "--epochs", max(saved, epochs) + 2)
-    job = Job([*before, *mpirun(2), *more], out.with_name("again"))
+    job = Job([*mpirun(2), *more], out.with_name("again"))
     code = job.end()
-    if code != 0:
-        return f"--resume: {code}, {complaint(job.text())}"
-    return "nothing saved" if saved >= epochs else f"**{epochs - saved} saved epochs**"
+    require(code == 0, f"--resume ends with {code}: {complaint(job.text())}")
+    require(saved >= epochs, f"{epochs - saved} saved epochs are lost")
+    return "nothing saved"
 
 
-def until_saved(job: Job, out: Path) -> None:
-    """Wait until a run has a checkpoint."""
-    while epochs_saved(out) == 0:
-        if job.process.poll() is not None:
-            raise RuntimeError(job.text())
+def until_saved(job: Job, out: Path, epochs: int = 1) -> None:
+    """Wait until as many epochs are saved; raise UnexpectedError if that does not happen."""
+    until = time.monotonic() + IN_TIME
+    while epochs_saved(out) < epochs:
+        code = job.process.poll()
+        require(code is None, f"ends with {code}: {complaint(job.text())}")
+        require(time.monotonic() < until, f"no checkpoint in {IN_TIME:.0f} s")
         time.sleep(0.1)
 
 
+def until_it_goes_on(job: Job, out: Path) -> None:
+    """Wait for a checkpoint of an epoch that was not begun before this call."""
+    until_saved(job, out, epochs_saved(out) + 2)
+
+
 def ended(job: Job, since: float) -> tuple[str, str]:
-    """Wait for a job's end; return the seconds since then, and its exit code, as text."""
+    """Wait for a job's end; return the seconds since then, and its exit code, as text.
+
+    Raises
+    ------
+    UnexpectedError
+        If it ends in good order, or not in time.
+    """
     code = job.end()
-    return f"{time.monotonic() - since:.1f}", "hung" if code is None else str(code)
+    seconds = time.monotonic() - since
+    require(code is not None, "hangs")
+    require(code != 0, "ends as if nothing had been")
+    require(seconds <= IN_TIME, f"ends after {seconds:.0f} s only")
+    return f"{seconds:.1f}", str(code)
+
+
+def stop(job: Job) -> None:
+    """End a job that trains on."""
+    job.process.terminate()
+    require(job.end() is not None, "hangs when it is asked to stop")
+
+
+def left(ranks: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return which ranks still live when they should have ended; they get time to."""
+    return [
+        rank
+        for rank in psutil.wait_procs(ranks, timeout=IN_TIME)[1]
+        # Where nobody waits for orphans, these stay in the list of processes.
+        if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE
+    ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fault_jobs import (
     FOREVER,
+    IN_TIME,
     LAUNCH,
     Job,
     Row,
@@ -19,9 +20,14 @@ from fault_jobs import (
     complaint,
     ended,
     epochs_saved,
+    left,
     mpirun,
+    require,
+    require_root,
     resumes,
+    stop,
     train,
+    until_it_goes_on,
     until_saved,
 )
 
@@ -39,49 +45,51 @@ exec ip netns exec "$name" unshare --uts bash -c "hostname $name; $*"
 
 def network_cut_for_5_seconds(setting: Setting) -> Row:
     """Cut the wire between two ranks, and heal it."""
-    with _two_machines() as (addresses, environment, there):
-        job, out = _on_two_machines(setting, addresses, environment, there)
+    with (
+        _two_machines() as (addresses, environment, there),
+        _on_two_machines(setting, addresses, environment, there) as (job, out),
+    ):
         _switch_wire(there, "down")
         time.sleep(5)
         _switch_wire(there, "up")
         since = time.monotonic()
-        saved = epochs_saved(out)
-        while epochs_saved(out) <= saved + 1 and time.monotonic() - since < 60:
-            time.sleep(0.1)
+        until_it_goes_on(job, out)
         seconds = f"{time.monotonic() - since:.1f}"
-        went_on = job.process.poll() is None
-        job.process.terminate()
-        code = job.end()
-    code = "-" if went_on else code
-    what = "trains on" if went_on else f"ends: {complaint(job.text())}"
-    return seconds, what, str(code), resumes(out, setting, saved)
+        saved = epochs_saved(out)
+        stop(job)
+    return seconds, "trains on", "-", resumes(out, setting, saved)
 
 
 def network_cut(setting: Setting) -> Row:
     """Cut the wire between two ranks for good."""
-    with _two_machines() as (addresses, environment, there):
-        job, out = _on_two_machines(setting, addresses, environment, there)
+    with (
+        _two_machines() as (addresses, environment, there),
+        _on_two_machines(setting, addresses, environment, there) as (job, out),
+    ):
+        ranks = job.ranks()
         since = time.monotonic()
         _switch_wire(there, "down")
         saved = epochs_saved(out)
         seconds, code = ended(job, since)
+        require(not left(ranks), "ranks live on")
     lines = [line for line in job.text().splitlines() if "lost communication" in line]
     what = f"mpirun: `{lines[0].strip()}`" if lines else complaint(job.text())
     return seconds, what, code, resumes(out, setting, saved)
 
 
+@contextlib.contextmanager
 def _on_two_machines(
     setting: Setting, addresses: list[str], environment: dict[str, str], there: str
-) -> tuple[Job, Path]:
+) -> Iterator[tuple[Job, Path]]:
     out, log = setting.fresh("network")
     network = ["--mca", "btl", "self,tcp", "--mca", "plm_rsh_agent", "ssh"]
     for layer in ("btl", "oob"):
         network += ["--mca", f"{layer}_tcp_if_include", "10.213.7.0/24"]
     flags = train(out, "--data", setting.data, *FOREVER)
     command = [*mpirun(2, "--host", ",".join(addresses), *network), *flags]
-    job = Job(_in_first_machine(there, command), log, environment)
-    until_saved(job, out)
-    return job, out
+    with Job(_in_first_machine(there, command), log, environment) as job:
+        until_saved(job, out)
+        yield job, out
 
 
 def network_cut_elastic(setting: Setting) -> Row:
@@ -93,17 +101,17 @@ def network_cut_elastic(setting: Setting) -> Row:
         options = ["--ranks", 2, "--hosts", hosts, "--interface", "wire"]
         flags = ["--out", out, "--data", setting.data, *FOREVER]
         command = [LAUNCH / "elastic", *options, *flags]
-        job = Job(_in_first_machine(there, command), log, environment)
-        until_saved(job, out)
-        since = time.monotonic()
-        _switch_wire(there, "down")
-        went_on = job.says("now, going on")
-        seconds = f"{time.monotonic() - since:.1f}"
-        saved = epochs_saved(out)
-        job.process.terminate()
-        code = "-" if job.end() is not None and went_on else "hung"
-    what = "the rank on this side goes on alone" if went_on else complaint(job.text())
-    return seconds, what, str(code), resumes(out, setting, saved)
+        with Job(_in_first_machine(there, command), log, environment) as job:
+            until_saved(job, out)
+            since = time.monotonic()
+            _switch_wire(there, "down")
+            went_on = job.says("now, going on", IN_TIME)
+            seconds = f"{time.monotonic() - since:.1f}"
+            require(went_on, f"does not go on: {complaint(job.text())}")
+            until_it_goes_on(job, out)
+            saved = epochs_saved(out)
+            stop(job)
+    return seconds, "the rank on this side goes on alone", "-", resumes(out, setting, saved)
 
 
 @contextlib.contextmanager
@@ -118,6 +126,7 @@ def _two_machines() -> Iterator[tuple[list[str], dict[str, str], str]]:
     there : str
         The second namespace, whose ``wire`` can be cut.
     """
+    require_root()
     prefix = f"tal1-{os.getpid()}-"
     names = [f"{prefix}{number}" for number in (1, 2)]
     addresses = [f"10.213.7.{number}" for number in (1, 2)]

@@ -118,7 +118,7 @@ class TrainSettings:
     shuffle: str = "global"
     compression: str = "none"
     cache_mb: int = CACHE_MB
-    stall_timeout: float = 45.0
+    stall_timeout: float = 40.0
     elastic: bool = False
     fixed_global_batch: bool = False
 
