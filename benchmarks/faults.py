@@ -1,6 +1,6 @@
 """What faults do to training: harms real jobs on purpose, and writes docs/faults.md.
 
-python benchmarks/faults.py [--kills 50] [--epochs 1000] [--seed 0] [--only NAME ...] [--no-docs]
+python benchmarks/faults.py [--kills 50] [--epochs 400] [--seed 0] [--only NAME ...] [--no-docs]
 
 Half of the kills meet jobs of 2 ranks under mpirun, half elastic ones of 3 under launch/elastic;
 each a random rank at a random moment from its start to its end, by SIGKILL, SIGSTOP and SIGTERM in
@@ -205,7 +205,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--epochs", type=int, default=1000, help="of the jobs that are killed")
+    parser.add_argument("--epochs", type=int, default=400, help="of the jobs that are killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=tuple(CASES), default=tuple(CASES))
     parser.add_argument("--no-docs", action="store_true", help="print the page, write no file")

@@ -2,10 +2,10 @@
 
 python benchmarks/fuzz.py [--runs 1000000] [--seed 0] [--only READER ...] [--keep FOLDER]
 
-Good files are mutated, by atheris (`pip install atheris`) guided by the code that they reach, or
+Good files are mutated, by atheris (`pip install atheris==3.0.0`) guided by what they reach, or
 without it at random. Checksums, gzip and zip are made anew around what was mutated, so that it is
 read. A reader may take a file or raise InputError. Anything else is a failure: another exception, a
-process that dies, 5 seconds, MORE_MEMORY bytes, a file written or opened for writing outside the
+process that dies, 5 seconds, MORE_MEMORY bytes, a file changed or opened for writing outside the
 reader's folder, a program or a connection started, something unpickled. Each reader has a process
 of its own, which is started again after one that ends it. Exits with 1 if there were failures.
 """
@@ -38,7 +38,12 @@ SECONDS = 5
 MORE_MEMORY = 1 << 29
 LARGEST_INPUT = 6000
 INSTRUMENTED = ["tal1_hvd", "yaml", "zipfile", "gzip", "csv", "Bio.SeqIO", "numpy.lib"]
-FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "socket.connect", "socket.bind")
+FORBIDDEN = (
+    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
+    "socket.bind", "pickle.find_class",
+)  # fmt: skip
+# What changes the files that it names.
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate")
 # Failures and deaths of one reader after which it is given up.
 MOST_DEATHS = 20
 # Words that hostile files are likely to hold, which are put in whole.
@@ -63,12 +68,14 @@ class Watch:
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
         if not self.reading:
             return
-        if event.startswith(FORBIDDEN) or event == "pickle.find_class":
+        changed = args[:2] if event in CHANGES else ()
+        if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
+            changed = args[:1]
+        if event.startswith(FORBIDDEN):
             self.forbidden = f"{event} {args[:2]!r}"
-        elif event == "open" and isinstance(args[0], str) and args[2] & (os.O_WRONLY | os.O_RDWR):
-            path = str(Path(args[0]).resolve())
-            if not path.startswith((str(Path.cwd()), "/dev/")):
-                self.forbidden = f"writes {path}"
+        for name in changed:
+            if isinstance(name, str) and not _is_inside(Path(name).resolve()):
+                self.forbidden = f"{event} {name}"
 
     def __call__(self, data: bytes) -> None:
         """Read an input, whose first byte says which part it is."""
@@ -81,6 +88,8 @@ class Watch:
             self.counts[1] += 1
             if not str(error).strip():
                 self._fail("no text", data)
+            if isinstance(error.__context__, MemoryError):
+                self._fail("takes memory before it refuses", data)
         except BaseException as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             self._fail(f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}", data)
@@ -96,6 +105,10 @@ class Watch:
             handle.write(f"{text}\n")
         name = hashlib.sha256(text.encode()).hexdigest()[:12]
         (self.keep / f"{self.folder.name}-{name}").write_bytes(data)
+
+
+def _is_inside(path: Path) -> bool:
+    return path.is_relative_to(Path.cwd()) or path.is_relative_to("/dev")
 
 
 def escaped(word: bytes) -> str:
@@ -215,12 +228,14 @@ def main() -> int:
         (scratch / "good").mkdir()
         make_good(scratch / "good")
         print("| reader | inputs | refused | seconds | failures |\n|---|---|---|---|---|")
-        failed = False
+        failed, total = False, 0
         for name in args.only:
             done, refused, seconds, kinds = campaign(name, args, scratch)
             failed |= bool(kinds)
+            total += done
             print(f"| {name} | {done:,} | {refused:,} | {seconds:,.0f} | {kinds or 'none'} |")
             sys.stdout.flush()
+        print(f"| all | {total:,} | | | {'see above' if failed else 'none'} |")
     return 1 if failed else 0
 
 
