@@ -196,7 +196,7 @@ def page(**values: object) -> str:
         TEMPLATE.read_text()
     )
     values |= {"today": date.today(), "cores": usable_cores(), "processor": processor_name()}
-    return template.render(**values) + "\n"
+    return template.render(**values).rstrip() + "\n"
 
 
 def main() -> int:

@@ -14,8 +14,8 @@ from tal1_hvd.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Of the scripts themselves, before those of `train`; how many values each takes.
-ELASTIC = {"--ranks": 1, "--min": 1, "--max": 1, "--hosts": 1, "--interface": 1}
+# Of the script itself, before those of `train`; each takes a value.
+ELASTIC = ("--ranks", "--min", "--max", "--hosts", "--interface")
 
 
 def lines(page: Path) -> list[str]:
@@ -39,7 +39,7 @@ def calls(line: str) -> list[tuple[str, list[str]]]:
             found.append(("train", rest))
         elif word == "launch/elastic":
             while rest and rest[0] in ELASTIC:
-                rest = rest[1 + ELASTIC[rest[0]] :]
+                rest = rest[2:]
             found.append(("train", ["--elastic", *rest]))
     return found
 
