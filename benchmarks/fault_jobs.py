@@ -120,6 +120,9 @@ class Job:
 
     def kill(self) -> None:
         """Leave nothing of it."""
+        if self.process.poll() is not None:
+            # Its number may be another's by now.
+            return
         left = [self.process.pid]
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)
