@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tal1_hvd.training import trainer
+from tal1_hvd.training import interruptions, trainer
 from tal1_hvd.training.begin import Request
 from tal1_hvd.training.checkpoint import load_checkpoint
 from tal1_hvd.training.interruptions import Stopped
@@ -51,6 +51,8 @@ def in_short_calls(
 ) -> tuple[str | None, list[str]]:
     """Run a session with two steps a graph call; a signal comes after so many, never for -1.
 
+    It looks for signals after every call, however long a look takes, so that the answer is one.
+
     Returns
     -------
     stopped : str, optional
@@ -59,7 +61,8 @@ def in_short_calls(
     """
     forget_launcher()
     scheduler = Scheduler(calls)
-    with mock.patch.object(trainer, "_MOST_STEPS_A_CALL", 2):
+    often = mock.patch.object(interruptions, "_SHARE", float("inf"))
+    with often, mock.patch.object(trainer, "_MOST_STEPS_A_CALL", 2):
         try:
             run_session(Request(changes, out, resume), lambda: scheduler)
         except Stopped as stopped:
