@@ -177,7 +177,7 @@ def test_course(monkeypatch, looks, killed):
     monkeypatch.setattr(stop_monitor.select, "select", course.select)
     monkeypatch.setattr(stop_monitor.time, "monotonic", lambda: course.now)
     monkeypatch.setattr(stop_monitor.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(stop_monitor, "stopped_processes", lambda: course.stopped or [])
+    monkeypatch.setattr(stop_monitor, "stopped_processes", lambda rank: course.stopped or [])
     monkeypatch.setattr(stop_monitor, "end", course.end)
     assert stop_monitor.main() == 0
     assert course.killed == killed
@@ -196,9 +196,10 @@ def test_is_stopped(begin):
     assert not is_stopped(rank.pid)
 
 
-def test_name_may_hold_anything(begin, tmp_path):
-    """`man 5 proc_pid_stat`: the name stands in parentheses, and may hold spaces and more."""
-    program = tmp_path / "a) T (b"
+@pytest.mark.parametrize("name", ["a) T (b", "ääääääää"])
+def test_name_may_hold_anything(begin, tmp_path, name):
+    """`man 5 proc_pid_stat`: in parentheses stand 15 bytes, some of a space or of half a letter."""
+    program = tmp_path / name
     program.symlink_to("/bin/cat")
     process = begin([program])
     assert not is_stopped(process.pid)
@@ -207,21 +208,21 @@ def test_name_may_hold_anything(begin, tmp_path):
 
 
 def test_is_ours(begin, job, monkeypatch):
-    rank, other = begin(), begin(job=next(JOBS))
+    rank, other, own = begin(), begin(job=next(JOBS)), os.getppid()
     for name in ("OMPI_COMM_WORLD_RANK", "PMIX_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
     # Without a launcher's word a monitor has its own rank alone.
-    assert [is_ours(process) for process in (rank.pid, other.pid, os.getppid())] == [
+    assert [is_ours(process, own) for process in (rank.pid, other.pid, own)] == [
         False,
         False,
         True,
     ]
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     monkeypatch.setenv("PMIX_NAMESPACE", job)
-    assert is_ours(rank.pid)
-    assert not is_ours(other.pid)
+    assert is_ours(rank.pid, own)
+    assert not is_ours(other.pid, own)
     # A rank's monitor has the rank's environment.
-    assert not is_ours(begin([sys.executable, "-c", "input()  # stop_monitor"]).pid)
+    assert not is_ours(begin([sys.executable, "-c", "input()  # stop_monitor"]).pid, own)
 
 
 def test_environment(begin, job):

@@ -34,6 +34,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     timeout = float(sys.argv[1])
     interval = min(_INTERVAL, timeout / 4)
+    # Later, this process may have another parent.
+    rank = os.getppid()
     stopped_since: dict[int, float] = {}
     looked = time.monotonic()
     ended = False
@@ -48,7 +50,7 @@ def main() -> int:
             stopped_since = {}
         looked = now
         stopped_since = {
-            process: stopped_since.get(process, now) for process in stopped_processes()
+            process: stopped_since.get(process, now) for process in stopped_processes(rank)
         }
         for process, since in stopped_since.items():
             if now - since > timeout:
@@ -58,17 +60,17 @@ def main() -> int:
             return 0
 
 
-def stopped_processes() -> list[int]:
+def stopped_processes(rank: int) -> list[int]:
     """Return the processes that a signal has stopped: the own rank, others of its job here."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     # Few are stopped, so few are looked at closely.
-    return [process for process in numbers if is_stopped(process) and is_ours(process)]
+    return [process for process in numbers if is_stopped(process) and is_ours(process, rank)]
 
 
-def is_ours(process: int) -> bool:
+def is_ours(process: int, rank: int) -> bool:
     """Say whether a process is this monitor's rank, or of the same job as far as one can tell."""
     job = launched_job()
-    return process == os.getppid() or (
+    return process == rank or (
         job is not None
         and launched_job(environment_of(process)) == job
         # Monitors of other ranks have their environments.
@@ -79,11 +81,11 @@ def is_ours(process: int) -> bool:
 def is_stopped(process: int) -> bool:
     """Say whether a process is stopped by a signal (`man 5 proc_pid_stat`, state T)."""
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        stat = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
         return False
-    # The name before the state is in parentheses and may hold some itself.
-    return stat.rpartition(")")[2].split()[0] == "T"
+    # The name before the state is in parentheses; it may hold some itself, and half a character.
+    return stat.rpartition(b")")[2].split()[:1] == [b"T"]
 
 
 def environment_of(process: int) -> Mapping[str, str]:
