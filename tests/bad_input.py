@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -137,6 +138,22 @@ def lose_data() -> None:
 def remove(name: str) -> Spoiler:
     """Remove a file."""
     return lambda: Path(name).unlink()
+
+
+def lead_out() -> None:
+    """Have a file to which the run writes lead elsewhere."""
+    Path("run/events.jsonl").unlink()
+    Path("run/events.jsonl").symlink_to("../p.fa")
+
+
+def pipe(name: str) -> Spoiler:
+    """Put a pipe in the place of a file: it never ends."""
+
+    def prepare() -> None:
+        Path(name).unlink()
+        os.mkfifo(name)
+
+    return prepare
 
 
 def replace(name: str, old: str, new: str) -> Spoiler:

@@ -21,8 +21,10 @@ from tests.bad_input import (
     cut,
     fasta,
     flip,
+    lead_out,
     lose_data,
     no_results,
+    pipe,
     remove,
     replace,
     spoil_checkpoint,
@@ -111,6 +113,12 @@ COMPARISONS = [
 ]
 
 RESUMES = [
+    bad("resume through a link", RESUME, "run/events.jsonl: a symbolic link", prepare=lead_out),
+    bad("settings a pipe", RESUME, "run/config.yaml", prepare=pipe("run/config.yaml")),
+    bad("report through a link", "report --run run", "a symbolic link", prepare=lead_out),
+    bad("status of a pipe", "status run", "run/metrics.json", prepare=pipe("run/metrics.json")),
+    bad("train on a pipe", TRAIN, "data/ids.txt: neither", prepare=pipe("data/ids.txt")),
+    bad("evaluate a pipe", EVALUATE, "run/model.keras", prepare=pipe("run/model.keras")),
     bad("resume nameless", "train --resume", "--out"),
     bad("resume nothing", "train --out new --resume", "new: no run to resume", "--data"),
     bad("resume a dataset", "train --out data --resume", "data: no run to resume"),

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import pickle
+import tracemalloc
 import zipfile
 
 import keras
@@ -245,7 +246,24 @@ class TestDamage:
     def test_compressed_to_a_thousandth(self, path):
         arrays = members(path) | {"model/0": np.zeros(10_000_000, np.float32)}
         np.savez_compressed(path, **arrays)
-        refused(path, "not a checkpoint, or damaged (its parts take 40,0")
+        refused(path, "not a checkpoint, or damaged (note.npy in it is compressed)")
+
+    def test_compressed_and_said_to_be_small(self, path):
+        """Python's zipfile unpacks first, and cuts off what is more than was said."""
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+            archive.writestr("note.npy", b"0" * 100_000_000)
+            archive.infolist()[0].file_size = 40
+        assert path.stat().st_size < 1000
+        tracemalloc.start()
+        refused(path, "not a checkpoint, or damaged (note.npy in it is compressed)")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        tracemalloc.stop()
+
+    def test_header_nested_beyond_the_parser(self, path):
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"-" * 9000 + b"1,)}\n"
+        size = len(header).to_bytes(2, "little")
+        rezip(path, {"model/0.npy": b"\x93NUMPY\1\0" + size + header})
+        refused(path)
 
     @pytest.mark.parametrize("row", [{"epoch": "1"}, {"epoch": 2, "more": [1]}, {"epoch": 2}, {}])
     def test_history_of_something_else(self, path, row):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from tal1_hvd.data.files import (
     atomic_file,
     atomic_folder,
     require_absent,
+    require_plain,
+    require_stored,
     require_vacant,
     sha256,
     sync,
@@ -260,3 +263,47 @@ def test_working_folder_is_refused_at_the_door(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with refused(".", "the working folder cannot be replaced", "folder in it"):
         require_vacant(Path())
+
+
+def test_parts_of_a_zip_file_that_share_their_bytes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("part", bytes(1000))
+        archive.filelist *= 3
+    with (
+        zipfile.ZipFile(tmp_path / "all.zip") as archive,
+        pytest.raises(ValueError, match=r"its parts take 3,000 bytes, the file 1,0"),
+    ):
+        require_stored(archive)
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """Make a folder with a file in a folder."""
+    (tmp_path / "foreign" / "inner").mkdir(parents=True)
+    (tmp_path / "foreign" / "inner" / "file").write_text("text")
+    return tmp_path / "foreign"
+
+
+def test_folder_of_files_is_plain(foreign):
+    require_plain(foreign)
+
+
+@pytest.mark.parametrize("target", ["inner", "inner/file", "nowhere"])
+def test_link_in_a_folder(foreign, target):
+    (foreign / "inner" / "link").symlink_to(foreign / target)
+    require_plain(foreign, links=True)
+    with refused(f"{foreign}/inner/link: a symbolic link, through which nothing is written"):
+        require_plain(foreign)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_pipe_in_a_folder(foreign, links):
+    os.mkfifo(foreign / "inner" / "pipe")
+    with refused(f"{foreign}/inner/pipe: neither a file nor a folder"):
+        require_plain(foreign, links)
+
+
+def test_link_to_a_device(foreign):
+    (foreign / "link").symlink_to("/dev/zero")
+    with refused(f"{foreign}/link: neither a file nor a folder"):
+        require_plain(foreign, links=True)

@@ -9,6 +9,8 @@ from tal1_hvd.report.words import printable
 # Exit code of a run that a signal has stopped after a checkpoint: EX_TEMPFAIL of <sysexits.h>, by
 # which schedulers can tell it from one that is done.
 STOPPED = 75
+# Characters of an error: more than two paths, less than a file whose content it repeats.
+_LONGEST = 10_000
 
 
 def report(text: str) -> None:
@@ -16,7 +18,9 @@ def report(text: str) -> None:
 
     What it repeats of a file cannot steer the terminal.
     """
-    sys.stderr.write(f"tal1-hvd: error: {printable(' '.join(text.split()))}\n")
+    line = " ".join(text.split())
+    line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
+    sys.stderr.write(f"tal1-hvd: error: {printable(line)}\n")
     sys.stderr.flush()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from tal1_hvd.benchmark.breakdown import break_down
 from tal1_hvd.comparison.matrix import Cell, Matrix, Way, make_matrix
 from tal1_hvd.data.dataset import open_dataset
-from tal1_hvd.data.files import atomic_file, atomic_folder, exists, lock_folder
+from tal1_hvd.data.files import atomic_file, atomic_folder, exists, lock_folder, require_plain
 from tal1_hvd.distributed.launch import end_with_parent
 from tal1_hvd.errors import InputError
 from tal1_hvd.report.words import number
@@ -129,6 +129,7 @@ class Folder:
         noted = path / "plan.json"
         wanted = json.loads(json.dumps(asdict(plan)))
         if exists(noted):
+            require_plain(path)
             try:
                 found = json.loads(noted.read_text())
             except (OSError, ValueError, RecursionError) as error:

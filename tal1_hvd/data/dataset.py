@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal1_hvd._version import __version__
-from tal1_hvd.data.files import DAMAGED, exists, sha256
+from tal1_hvd.data.files import DAMAGED, exists, require_plain, sha256
 from tal1_hvd.data.rows import StoredRows
 from tal1_hvd.errors import InputError
 
@@ -174,6 +174,8 @@ def _read_description(path: Path) -> dict[str, Any]:
     file = path / "dataset.json"
     if not exists(path):
         raise InputError(f"{path}: no such dataset folder (make one with simulate or import)")
+    if exists(file):
+        require_plain(path, links=True)
     try:
         description = json.loads(file.read_text())
     except FileNotFoundError:

@@ -31,6 +31,7 @@ DAMAGED = (
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -257,11 +258,45 @@ def exists(path: Path) -> bool:
 def require_stored(archive: zipfile.ZipFile) -> None:
     """Raise ValueError if what a zip file holds takes more room than the file itself.
 
-    Ours are not compressed; one that is can be a thousand times as large in memory.
+    Ours are not compressed; one that is can be a thousand times as large in memory, whatever size
+    it says.
     """
-    size = sum(member.file_size for member in archive.infolist())
+    parts = archive.infolist()
+    for part in parts:
+        if part.compress_type != zipfile.ZIP_STORED or part.compress_size != part.file_size:
+            raise ValueError(f"{part.filename} in it is compressed")
+    size = sum(part.file_size for part in parts)
     if size > archive.start_dir:
         raise ValueError(f"its parts take {size:,} bytes, the file {archive.start_dir:,}")
+
+
+def require_plain(folder: Path, links: bool = False) -> None:
+    """Raise InputError if a folder holds what one from elsewhere must not.
+
+    Devices and pipes never end, and what is written through a symbolic link is written elsewhere.
+
+    Parameters
+    ----------
+    folder : Path
+    links : bool
+        Let symbolic links be, as nothing is written.
+    """
+    for parent, folders, names in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            try:
+                mode = path.stat(follow_symlinks=links).st_mode
+            except FileNotFoundError:
+                # Gone meanwhile, or a link that leads nowhere.
+                continue
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+            if stat.S_ISLNK(mode):
+                raise InputError(
+                    f"{path}: a symbolic link, through which nothing is written; put what it "
+                    "leads to in its place, or remove it"
+                )
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise InputError(f"{path}: neither a file nor a folder; remove it")
 
 
 def lock_folder(folder: Path, taken: str) -> AbstractContextManager[object]:

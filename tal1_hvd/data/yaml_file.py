@@ -17,12 +17,10 @@ class _Loader(yaml.SafeLoader):
     """A safe loader that refuses what grows while it is read."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        is_alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if is_alias and not isinstance(node, yaml.ScalarNode):
-            # Lists of aliases of lists of aliases double with every line.
-            raise ValueError("an alias (*) can stand for a word or a number only")
-        return node
+        # Lists of aliases of lists of aliases double with every line.
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("an alias (*); write out what it stands for")
+        return super().compose_node(parent, index)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         """Return a number."""

@@ -12,7 +12,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tal1_hvd.data.files import exists, is_vacant, missing_parents, remove_empty
+from tal1_hvd.data.files import (
+    exists,
+    is_vacant,
+    missing_parents,
+    remove_empty,
+    require_plain,
+)
 from tal1_hvd.errors import InputError
 from tal1_hvd.training.run_folder import RunFolder
 from tal1_hvd.training.settings import TrainSettings, read_settings
@@ -115,6 +121,7 @@ def begin(request: Request, size: int, job: bool = False) -> Begun:
         if request.out is None:
             raise InputError("--resume: name the run to go on with in --out")
         if exists(request.out / "config.yaml"):
+            require_plain(request.out)
             return Begun(RunFolder(request.out))
         nothing = f"{request.out}: no run to resume here (it has no config.yaml); "
         if not is_vacant(request.out):

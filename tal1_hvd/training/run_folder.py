@@ -30,7 +30,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tal1_hvd.data.files import atomic_file, atomic_folder, exists, lock_folder
+from tal1_hvd.data.files import (
+    atomic_file,
+    atomic_folder,
+    exists,
+    lock_folder,
+    require_plain,
+)
 from tal1_hvd.errors import InputError
 from tal1_hvd.training.settings import TrainSettings
 
@@ -88,7 +94,7 @@ class RunFolder:
         return self.path / "model.keras"
 
     def require_model(self) -> None:
-        """Raise InputError if there is no best model."""
+        """Raise InputError if there is no best model, or what is no file stands in the folder."""
         if not exists(self.path):
             raise InputError(f"{self.path}: no such run folder")
         if not self.path.is_dir():
@@ -100,6 +106,7 @@ class RunFolder:
                 f"{self.model}: no such file; a run has one once its training is finished "
                 "(train --resume goes on with it)"
             )
+        require_plain(self.path, links=True)
 
     @property
     def metrics(self) -> Path:

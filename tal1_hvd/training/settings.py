@@ -254,6 +254,8 @@ def read_settings(path: Path) -> tuple[TrainSettings, int]:
         The file is unreadable, or holds other settings or types.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a file")
         named = read_yaml(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a run's settings: {error}") from None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tal1_hvd.data.files import exists
+from tal1_hvd.data.files import exists, require_plain
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import process_began, process_namespace
 from tal1_hvd.training.event_log import read_events
@@ -96,6 +96,7 @@ def read_status(folder: RunFolder, now: float) -> Status:
     """
     if not exists(folder.path):
         raise InputError(f"{folder.path}: no such run folder")
+    require_plain(folder.path, links=True)
     settings, _ = read_settings(folder.config)
     last: dict[str, dict[str, Any]] = {}
     if exists(folder.events):
