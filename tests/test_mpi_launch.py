@@ -78,6 +78,27 @@ def test_trains_and_leaves_one_whole_run(launcher: str, small_data: Path, tmp_pa
     assert len(usages) == 2
 
 
+@pytest.mark.parametrize("strategy", ["horovod", "multiworker"])
+def test_stopped_before_ranks_have_connected(
+    strategy: str, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", "2", "--strategy", strategy)
+    job = start([BIN / "tal1-hvd", "train", "--ranks", "2", *flags[2:]])
+    read_until(job, "starting 2 ranks")
+    job.send_signal(signal.SIGTERM)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 75, errors
+    go_on = f"tal1-hvd train --out {out} --resume --ranks 2"
+    assert errors.splitlines() == [
+        "tal1-hvd: stopped by a signal before the ranks had connected",
+        f"tal1-hvd: go on with: {go_on}",
+    ]
+    resumed = run([BIN / "tal1-hvd", *go_on.split()[1:]])
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 2/2" in resumed.stderr
+
+
 def test_timeline(small_data: Path, tmp_path: Path) -> None:
     """By the flag, Horovod writes its timeline into the run folder."""
     flags = train_flags(small_data, tmp_path / "run", "--epochs", "1", "--timeline")

@@ -21,7 +21,12 @@ import numpy as np
 
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.communicator import Communicator, SingleProcess, connect
-from tal1_hvd.distributed.launch import end_with_parent, find_launcher, launch_ranks
+from tal1_hvd.distributed.launch import (
+    StoppedEarlyError,
+    end_with_parent,
+    find_launcher,
+    launch_ranks,
+)
 from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.machine import quick_keras_import, start_tensorflow
 from tal1_hvd.training.plan import plan_batches
@@ -64,7 +69,10 @@ def break_down(settings: TrainSettings, ranks: int) -> dict[str, float]:
             code = started.returncode
         else:
             launcher = find_launcher(ranks, settings.strategy)
-            code = launch_ranks([*launcher, *command], {}, lambda line: False)
+            try:
+                code = launch_ranks([*launcher, *command], {}, lambda line: False, lambda: None)
+            except StoppedEarlyError:
+                raise KeyboardInterrupt from None
         if code:
             raise RuntimeError(f"{' '.join(command)} ended with exit code {code}")
         return json.loads(out.read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tal1_hvd.cli.errors import STOPPED, report, say
 from tal1_hvd.distributed.executors import find_executor
-from tal1_hvd.distributed.launch import find_launcher, launch_ranks
+from tal1_hvd.distributed.launch import StoppedEarlyError, find_launcher, launch_ranks
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
 from tal1_hvd.training.begin import Request, begin
@@ -85,8 +85,8 @@ def launch(request: Request, count: int, executor: str | None = None) -> tuple[P
         raise
     if begun.new and request.resume:
         reporter.message(f"{folder}: no run to go on with yet; starting it")
-    reporter.message(f"starting {count} ranks{_where(count, executor)}")
-    code = _watch_ranks(launcher, request, folder, reporter)
+    starting = f"starting {count} ranks{_where(count, executor)}"
+    code = _watch_ranks(launcher, request, folder, reporter, starting)
     reporter.finish()
     go_on = f"go on with: tal1-hvd train --out {folder} --resume --ranks {count}"
     go_on += "" if executor is None else f" --launcher {executor}"
@@ -110,17 +110,21 @@ def _where(count: int, executor: str | None) -> str:
 
 
 def _watch_ranks(
-    launcher: Sequence[str], request: Request, folder: Path, reporter: Reporter
+    launcher: Sequence[str], request: Request, folder: Path, reporter: Reporter, starting: str
 ) -> int:
-    """Start the ranks and return the job's exit code."""
+    """Say that ranks start, start them, and return the job's exit code."""
     try:
         return launch_ranks(
             [*launcher, sys.executable, "-m", "tal1_hvd.train", *_flags(request, folder)],
             {_EVENTS: "1", COMMAND: json.dumps(sys.argv)},
             lambda line: replay(line, reporter),
+            lambda: reporter.message(starting),
         )
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except StoppedEarlyError:
+        reporter.message("stopped by a signal before the ranks had connected")
+        return STOPPED
 
 
 def _flags(request: Request, folder: Path) -> list[str]:

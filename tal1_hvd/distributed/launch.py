@@ -17,6 +17,11 @@ from types import FrameType
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
 
+
+class StoppedEarlyError(Exception):
+    """A signal came before ranks had connected: there is nothing to keep."""
+
+
 # As many as the largest published setting; a model this small gains nothing from more.
 _MOST_RANKS = 4
 
@@ -95,6 +100,7 @@ def launch_ranks(
     command: Sequence[str],
     environment: Mapping[str, str],
     handle: Callable[[str], bool],
+    announce: Callable[[], None],
 ) -> int:
     """Start a launcher with the ranks of this machine and wait for it.
 
@@ -106,50 +112,80 @@ def launch_ranks(
         Added to this process's own.
     handle : callable
         Given each line of the ranks' standard output; what it returns False for is printed.
+    announce : callable
+        Called before ranks start, once signals are seen to.
 
     Returns
     -------
     int
-        The launcher's exit code: that of the first rank that failed.
+        The launcher's exit code: that of the first rank that failed; 128 + its number for a signal.
+
+    Raises
+    ------
+    StoppedEarlyError
     """
-    job = subprocess.Popen(
-        command,
-        preexec_fn=end_with_parent(),
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
     # mpirun and our own launcher hand it on, and leave ranks the time that a checkpoint takes.
     asked = signal.SIGTERM if Path(command[0]).name == "horovodrun" else signal.SIGUSR1
     previous = {}
+    connected = early = False
+
+    def show(line: str) -> None:
+        nonlocal connected
+        if handle(line):
+            connected = True
+        else:
+            sys.stdout.write(line)
 
     def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal early
+        if not connected:
+            # A rank that is about to start would end by it, without a word.
+            early = True
+            given_up.set()
+            if job is not None:
+                job.terminate()
+            return
         # Once; ranks that cannot answer, as one of them hangs, are ended by the second.
         signal.signal(number, lambda *_: job.terminate())
         job.send_signal(asked)
 
+    given_up = threading.Event()
+    job: subprocess.Popen[str] | None = None
     for number in (signal.SIGTERM, signal.SIGUSR1):
         previous[number] = signal.signal(number, ask)
-    given_up = threading.Event()
-    # A thread of its own, so that neither stream fills up and blocks the ranks. What launchers and
-    # ranks say of their end once they are ended here is nobody's concern.
-    errors = threading.Thread(
-        target=_copy,
-        args=(job.stderr, lambda line: given_up.is_set() or _write_errors(line)),
-        daemon=True,
-    )
-    errors.start()
     try:
-        _copy(job.stdout, lambda line: handle(line) or sys.stdout.write(line))
+        announce()
+        job = subprocess.Popen(
+            command,
+            preexec_fn=end_with_parent(),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        # A thread of its own, so that neither stream fills up and blocks the ranks. What launchers
+        # and ranks say of their end once they are ended here is nobody's concern.
+        errors = threading.Thread(
+            target=_copy,
+            args=(job.stderr, lambda line: given_up.is_set() or _write_errors(line)),
+            daemon=True,
+        )
+        errors.start()
+        if early:
+            job.terminate()
+        _copy(job.stdout, show)
         errors.join()
-        return job.wait()
+        code = job.wait()
+        if early and code != 0:
+            raise StoppedEarlyError
+        return code if code >= 0 else 128 - code
     except BaseException:
         given_up.set()
-        job.terminate()
-        job.wait()
+        if job is not None:
+            job.terminate()
+            job.wait()
         raise
     finally:
         for number, handler in previous.items():
