@@ -98,6 +98,49 @@ def test_a_signal_leads_to_a_checkpoint(executor: str, small_data: Path, tmp_pat
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
+def test_stopped_before_ranks_have_connected(
+    executor: str, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = start(command(executor, small_data, out))
+    read_until(job, "starting 2 ranks")
+    job.send_signal(signal.SIGTERM)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 75, errors
+    assert "stopped by a signal before the ranks had connected" in errors
+    assert f"--resume --ranks 2 --launcher {executor}" in errors
+    assert {path.name for path in out.iterdir()} == {".lock", "config.yaml"}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS[:1])
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({"RAY_ADDRESS": "127.0.0.1:1"}, "RAY_ADDRESS: no Ray cluster answers at 127.0.0.1:1"),
+        # A cluster of this machine alone that says it has GPUs.
+        ({"RAY_OVERRIDE_RESOURCES": '{"GPU": 2}'}, "TensorFlow sees no GPU, but CUDA_VISIBLE_"),
+        ({"RAY_OVERRIDE_RESOURCES": '{"GPU": 1}'}, "more than the 1 GPUs of the Ray cluster"),
+    ],
+    ids=["no cluster", "GPUs without a driver", "too few GPUs"],
+)
+def test_clusters_that_cannot_train(
+    executor: str,
+    environment: dict[str, str],
+    text: str,
+    small_data: Path,
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    job = run(command(executor, small_data, tmp_path / "run"))
+    assert job.returncode == 2, job.stderr
+    starting, error = job.stderr.splitlines()
+    assert starting == "tal1-hvd: starting 2 ranks on Ray"
+    assert text in error
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_ranks_end_with_the_command(executor: str, small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     job = start(command(executor, small_data, out, "--epochs", "100000"))

@@ -85,6 +85,40 @@ def test_the_first_failure_counts(relay):
     assert relay.exit_code() == 3
 
 
+def test_a_full_disk(relay, monkeypatch, capfd):
+    """What a rank says of it is not lost, nor is its exit code."""
+    for suffix in ("out", "err"):
+        # In the place of a file, so that every write to it fails.
+        (relay.folder / f"0.{suffix}").mkdir()
+    code = "import sys; print('epoch 1'); sys.exit('No space left')"
+    assert rank(relay, monkeypatch, code).run() == 1
+    assert relay.exit_code() == 1
+    assert capfd.readouterr() == ("", "No space left\n")
+
+
+def test_what_a_killed_launcher_has_left(tmp_path, streams):
+    left = Relay(tmp_path, streams)
+    relay = Relay(tmp_path, streams)
+    assert list(tmp_path.iterdir()) == [relay.folder]
+    assert left.folder != relay.folder
+
+
+def test_a_request_to_stop_after_the_end(tmp_path, streams):
+    with Relay(tmp_path, streams).copying() as relay:
+        pass
+    relay.stop()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_look_that_fails(tmp_path, streams):
+    relay = Relay(tmp_path, streams)
+    (relay.folder / "0.out").write_bytes(b"one\n")
+    # Cannot be opened, whoever looks.
+    (relay.folder / "0.err").mkdir()
+    relay._copy(False)
+    assert streams[".out"].getvalue() == "one\n"
+
+
 WAITS_FOR_A_SIGNAL = (
     "import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75));"
     "print('ready', flush=True); signal.pause()"
@@ -113,6 +147,7 @@ def test_a_request_to_stop_reaches_ranks(tmp_path, monkeypatch):
 
 
 def test_ranks_end_without_a_launcher(tmp_path, monkeypatch):
+    monkeypatch.setattr("tal1_hvd.distributed.relay._GRACE", 0.5)
     streams = {".out": Told(lambda: relay.folder.rename(tmp_path / "gone"))}
     relay = Relay(tmp_path, streams | {".err": io.StringIO()})
     with relay.copying():

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ _PASSED = ("TAL1_HVD_", "TF_CPP_MIN_LOG_LEVEL")
 _SPARK_SETTINGS = ("MASTER", "PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR", "SPARK_HOME")
 # Seconds that a busy cluster has to start all ranks; Horovod's own for Ray.
 _WAIT = "100"
+# And those that a cluster has to answer.
+_LONGEST_SILENCE = 10
 
 
 def find_executor(name: str, count: int, folder: Path) -> list[str]:
@@ -78,7 +81,7 @@ def run_on_ray(program: RankProgram, count: int) -> None:
     Raises
     ------
     InputError
-        The cluster is too small.
+        The cluster is too small, or does not answer.
     """
     import ray
     from horovod.ray import RayExecutor
@@ -88,27 +91,44 @@ def run_on_ray(program: RankProgram, count: int) -> None:
     workers = {"env_vars": {"PYTHONWARNINGS": "ignore::DeprecationWarning"}}
     options = {"logging_level": "ERROR", "runtime_env": workers}
     try:
+        _require_answer(os.environ.get("RAY_ADDRESS", ""))
         ray.init("auto", **options)
     except ConnectionError:
         # As many CPUs as asked for, as with mpirun; without a page that others could open.
         ray.init("local", num_cpus=count, include_dashboard=False, **options)
     try:
-        there = int(ray.cluster_resources().get("CPU", 0))
-        if there < count:
-            raise InputError(f"--ranks: {count} is more than the {there} CPUs of the Ray cluster")
-        executor = RayExecutor(RayExecutor.create_settings(), num_workers=count)
+        there = ray.cluster_resources()
+        use_gpu = "GPU" in there and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+        for kind in ("CPU", "GPU") if use_gpu else ("CPU",):
+            if there[kind] < count:
+                raise InputError(
+                    f"--ranks: {count} is more than the {there[kind]:g} {kind}s of the Ray cluster"
+                )
+        executor = RayExecutor(RayExecutor.create_settings(), num_workers=count, use_gpu=use_gpu)
         executor.start()
         waiting = executor.run_remote(program.run)
         while waiting:
             done, waiting = ray.wait(waiting)
             try:
-                ray.get(done)
+                # One that failed may not have seen the folder.
+                for code in filter(None, ray.get(done)):
+                    fail(program.folder, code)
             except ray.exceptions.RayActorError:
                 # The worker is lost, and its rank with it; so that the others end.
                 fail(program.folder, 1)
         executor.shutdown()
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise InputError if nothing answers at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), _LONGEST_SILENCE).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"RAY_ADDRESS: no Ray cluster answers at {address}: {error}") from None
 
 
 def run_on_spark(program: RankProgram, count: int) -> None:
@@ -149,7 +169,11 @@ def main(name: str, count: int, folder: Path, command: Sequence[str]) -> int:
         def stop(number: int, frame: FrameType | None) -> None:
             relay.stop()
 
+        def leave(number: int, frame: FrameType | None) -> None:
+            sys.exit(128 + number)
+
         signal.signal(signal.SIGUSR1, stop)
+        signal.signal(signal.SIGTERM, leave)
         try:
             _RUNNERS[name](relay.program(command, _PASSED), count)
         except InputError as error:

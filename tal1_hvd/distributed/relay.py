@@ -14,18 +14,22 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from tal1_hvd.distributed.environment import launched_rank
 from tal1_hvd.distributed.launch import end_with_parent
 
 # Seconds between looks into the folder, which may lie on a network...
 _BETWEEN_LOOKS = 0.2
-# ...and those that a rank has to end once another has failed.
+# ...and those that a rank has to end once another has failed, and that the folder can be away.
 _GRACE = 5.0
+# A file that is there until a rank fails, and what its name begins with from then on.
+_RUNNING, _FAILED = "running", "failed-"
+_PREFIX = ".ranks-"
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,18 @@ class RankProgram:
         """
         rank = launched_rank()
         try:
-            with (
-                (self.folder / f"{rank}.out").open("wb") as out,
-                (self.folder / f"{rank}.err").open("wb") as err,
-            ):
-                process = subprocess.Popen(
-                    self.command,
-                    cwd=self.directory,
-                    env={**os.environ, **self.environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    preexec_fn=end_with_parent(signal.SIGKILL),
-                )
+            files = [self.folder / f"{rank}{suffix}" for suffix in (".out", ".err")]
+            for file in files:
+                file.touch()
+            process = subprocess.Popen(
+                self.command,
+                cwd=self.directory,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                preexec_fn=end_with_parent(signal.SIGKILL),
+            )
         except OSError as error:
             # The launcher sees no folder of this machine; the executor shows what is written here.
             sys.stderr.write(
@@ -80,7 +83,16 @@ class RankProgram:
             )
             fail(self.folder, 2)
             return 2
+        writers = [
+            threading.Thread(target=_write, args=(stream, file), daemon=True)
+            for stream, file in zip((process.stdout, process.stderr), files, strict=True)
+        ]
+        for writer in writers:
+            writer.start()
         code = self._attend(process)
+        for writer in writers:
+            # What the rank has started may have its streams a little longer.
+            writer.join(_GRACE)
         code = code if code >= 0 else 128 - code
         if code:
             fail(self.folder, code)
@@ -88,28 +100,57 @@ class RankProgram:
 
     def _attend(self, process: subprocess.Popen[bytes]) -> int:
         """Hand on a request to stop, and end the rank once another has failed."""
-        asked = False
+        asked, seen = False, time.monotonic()
         while True:
             try:
                 return process.wait(_BETWEEN_LOOKS)
             except subprocess.TimeoutExpired:
                 pass
-            # Without the folder there is nobody who waits for this rank.
-            if (self.folder / "failed").exists() or not self.folder.exists():
+            if _is_there(self.folder / _RUNNING):
+                seen = time.monotonic()
+            # Without the folder there is nobody who waits for this rank; but a network can hide it.
+            if _failure(self.folder) is not None or time.monotonic() - seen > _GRACE:
                 process.terminate()
                 try:
                     return process.wait(_GRACE)
                 except subprocess.TimeoutExpired:
                     process.kill()
-            elif not asked and (self.folder / "stop").exists():
+            elif not asked and _is_there(self.folder / "stop"):
                 process.send_signal(signal.SIGUSR1)
                 asked = True
 
 
 def fail(folder: Path, code: int) -> None:
-    """Have all ranks of a relay end; the first code stays."""
-    with contextlib.suppress(OSError), (folder / "failed").open("x") as handle:
-        handle.write(str(code))
+    """Have all ranks of a relay end; the first code stays. It takes no room on a full disk."""
+    with contextlib.suppress(OSError):
+        (folder / _RUNNING).rename(folder / f"{_FAILED}{code}")
+
+
+def _failure(folder: Path) -> int | None:
+    """Return the exit code of the first rank that failed, as far as it can be seen."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{_FAILED}*"):
+            return int(path.name.removeprefix(_FAILED))
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _write(lines: IO[bytes], file: Path) -> None:
+    """Add lines to a file; where that fails, as the disk is full, say errors where we are."""
+    for line in lines:
+        try:
+            with file.open("ab") as handle:
+                handle.write(line)
+        except OSError:
+            if file.suffix == ".err":
+                sys.stderr.write(line.decode(errors="replace"))
+                sys.stderr.flush()
 
 
 class Relay:
@@ -118,13 +159,17 @@ class Relay:
     Parameters
     ----------
     folder : Path
-        That of the run; the relay's is made in it and removed at the end.
+        That of the run; the relay's is made in it and removed at the end, as is one that a killed
+        launcher has left.
     streams : mapping
         Where what ends on ``.out`` and ``.err`` goes; default: this process's own.
     """
 
     def __init__(self, folder: Path, streams: Mapping[str, TextIO] | None = None):
-        self.folder = Path(tempfile.mkdtemp(prefix=".ranks-", dir=folder)).resolve()
+        for left in folder.glob(f"{_PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder)).resolve()
+        (self.folder / _RUNNING).touch()
         self._streams = streams or {".out": sys.stdout, ".err": sys.stderr}
         self._read: dict[Path, int] = {}
         self._closed = threading.Event()
@@ -143,15 +188,13 @@ class Relay:
         return RankProgram(tuple(command), self.folder, Path.cwd(), passed)
 
     def stop(self) -> None:
-        """Have all ranks make a checkpoint and end."""
-        (self.folder / "stop").touch()
+        """Have all ranks make a checkpoint and end, if there are any yet."""
+        with contextlib.suppress(OSError):
+            (self.folder / "stop").touch()
 
     def exit_code(self) -> int:
         """Return that of the first rank that failed, or 0."""
-        try:
-            return int((self.folder / "failed").read_text())
-        except FileNotFoundError:
-            return 0
+        return _failure(self.folder) or 0
 
     @contextlib.contextmanager
     def copying(self) -> Iterator[Relay]:
@@ -172,9 +215,13 @@ class Relay:
     def _copy(self, last: bool) -> None:
         for path in sorted(self.folder.glob("*.*")):
             stream = self._streams[path.suffix]
-            with path.open("rb") as handle:
-                handle.seek(self._read.get(path, 0))
-                data = handle.read()
+            try:
+                with path.open("rb") as handle:
+                    handle.seek(self._read.get(path, 0))
+                    data = handle.read()
+            except OSError:
+                # The next look may find it again.
+                continue
             # Whole lines, so that those of several ranks do not mix.
             data = data if last else data[: data.rfind(b"\n") + 1]
             self._read[path] = self._read.get(path, 0) + len(data)
