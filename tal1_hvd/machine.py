@@ -91,11 +91,13 @@ def process_namespace() -> str:
 
 def why_gpu_expected(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return what tells that a GPU is to be trained on, or None if nothing does."""
-    visible = environment.get("CUDA_VISIBLE_DEVICES", "").strip()
-    if "CUDA_VISIBLE_DEVICES" in environment and visible in ("", "-1"):
-        return None
-    if visible:
-        return f"CUDA_VISIBLE_DEVICES is {visible}"
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        # GPUs after the first that is none are hidden (CUDA C++ Programming Guide, environment
+        # variables); schedulers write -1, NoDevFiles or nothing.
+        first = visible.partition(",")[0].strip()
+        shown = first.isdigit() or first.startswith(("GPU-", "MIG-"))
+        return f"CUDA_VISIBLE_DEVICES is {visible}" if shown else None
     # As tensorflow[and-cuda] brings it.
     if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.cudnn"):
         return "this environment has CUDA's libraries"

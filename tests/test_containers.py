@@ -100,3 +100,21 @@ def test_a_worker_is_lost(runs: Path, small_data: Path, tmp_path: Path, monkeypa
         for name in theirs.files:
             if name.startswith("model/"):
                 np.testing.assert_allclose(ours[name], theirs[name], atol=1e-9, rtol=0)
+
+
+def test_a_worker_is_stopped(runs: Path, monkeypatch) -> None:
+    """As when a node is drained: its rank makes all ranks keep what they have."""
+    monkeypatch.setenv("TRAIN", "--data /data --epochs 100000")
+    assert run([*COMPOSE, *UP, "-d"]).returncode == 0
+    with subprocess.Popen(
+        [*COMPOSE, "logs", "-f", "launcher"], stdout=subprocess.PIPE, text=True
+    ) as logs:
+        assert logs.stdout is not None
+        assert any("epoch 5/" in line for line in logs.stdout)
+        stopped = run(["docker", "stop", "-t", "60", "tal1-test-worker-2"])
+        assert stopped.returncode == 0, stopped.stderr
+        assert any("stopped by a signal after epoch" in line for line in logs.stdout)
+        logs.terminate()
+    waited = run(["docker", "wait", "tal1-test-launcher-1"])
+    assert waited.stdout.strip() == "75", waited.stdout + waited.stderr
+    assert (runs / "cluster" / "checkpoints" / "last.npz").exists()

@@ -275,7 +275,7 @@ class TestStartTensorflow:
             " or train on the CPU: CUDA_VISIBLE_DEVICES=''"
         )
 
-    @pytest.mark.parametrize("hidden", ["", "-1", " "])
+    @pytest.mark.parametrize("hidden", ["", "-1", " ", "NoDevFiles", "none", "-1,0"])
     def test_no_gpu_where_they_are_hidden(self, monkeypatch, calls, hidden):
         self.see(monkeypatch, [])
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
@@ -287,6 +287,11 @@ class TestStartTensorflow:
         (tmp_path / "nvidia" / "cudnn").mkdir(parents=True)
         assert why_gpu_expected({}) == "this environment has CUDA's libraries"
         assert why_gpu_expected({"CUDA_VISIBLE_DEVICES": ""}) is None
+
+    @pytest.mark.parametrize("visible", ["0", " 1,-1", "GPU-8932f937", "MIG-GPU-8932f937/1/2"])
+    def test_visible_expects_a_gpu(self, visible):
+        reason = why_gpu_expected({"CUDA_VISIBLE_DEVICES": visible})
+        assert reason == f"CUDA_VISIBLE_DEVICES is {visible}"
 
     @pytest.mark.parametrize("local_rank", [0, 1])
     def test_a_gpu_a_local_rank(self, monkeypatch, calls, local_rank):

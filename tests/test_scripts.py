@@ -122,8 +122,9 @@ class TestGpuImage:
         assert shown.returncode == 2
         assert "tal1-hvd: error: " in shown.stderr
 
-    def test_trains_on_its_cpu_if_asked(self):
-        environment = {"TAL1_HVD_NEEDS_GPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+    @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+    def test_trains_on_its_cpu_if_asked(self, hidden):
+        environment = {"TAL1_HVD_NEEDS_GPU": "1", "CUDA_VISIBLE_DEVICES": hidden}
         shown = entrypoint("train", "--epochs", "x", **environment)
         assert "tal1-hvd: error: " in shown.stderr
 
