@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,27 @@ def runs(small_data: Path, tmp_path: Path, monkeypatch) -> Iterator[Path]:
     subprocess.run([*COMPOSE, "down", "-v"], capture_output=True, check=True, timeout=TIMEOUT)
 
 
+@contextmanager
+def _training() -> Iterator[Iterator[str]]:
+    """Start a cluster; yield what its launcher says from epoch 5 on."""
+    started = run([*COMPOSE, *UP, "-d"])
+    assert started.returncode == 0, started.stderr
+    with subprocess.Popen(
+        [*COMPOSE, "logs", "-f", "launcher"], stdout=subprocess.PIPE, text=True
+    ) as logs:
+        assert logs.stdout is not None
+        assert any("epoch 5/" in line for line in logs.stdout)
+        yield logs.stdout
+        logs.terminate()
+
+
+def _exit_code() -> int:
+    """Wait for the launcher to end."""
+    waited = run(["docker", "wait", "tal1-test-launcher-1"])
+    assert waited.returncode == 0, waited.stderr
+    return int(waited.stdout)
+
+
 def test_explains_itself() -> None:
     shown = run(["docker", "run", "--rm", "--network", "none", "tal1-hvd"])
     assert shown.returncode == 0, shown.stderr
@@ -78,18 +100,11 @@ def test_a_worker_is_lost(runs: Path, small_data: Path, tmp_path: Path, monkeypa
     exact = ["--precision", "float64", "--epochs", "600"]
     elastic = ["--elastic", "--fixed-global-batch", "--data", "/data", *exact]
     monkeypatch.setenv("TRAIN", " ".join(elastic))
-    assert run([*COMPOSE, *UP, "-d"]).returncode == 0
-    with subprocess.Popen(
-        [*COMPOSE, "logs", "-f", "launcher"], stdout=subprocess.PIPE, text=True
-    ) as logs:
-        assert logs.stdout is not None
-        assert any("epoch 5/" in line for line in logs.stdout)
+    with _training() as lines:
         killed = run(["docker", "kill", "tal1-test-worker-2"])
         assert killed.returncode == 0, killed.stderr
-        assert any("2 ranks now, going on after epoch" in line for line in logs.stdout)
-        logs.terminate()
-    waited = run(["docker", "wait", "tal1-test-launcher-1"])
-    assert waited.stdout.strip() == "0", waited.stdout + waited.stderr
+        assert any("2 ranks now, going on after epoch" in line for line in lines)
+    assert _exit_code() == 0
     out = tmp_path / "alone"
     alone = ["--ranks", "1", "--data", small_data, "--batch-size", "192", "--out", out, *exact]
     assert run([BIN / "tal1-hvd", "train", *alone]).returncode == 0
@@ -105,16 +120,9 @@ def test_a_worker_is_lost(runs: Path, small_data: Path, tmp_path: Path, monkeypa
 def test_a_worker_is_stopped(runs: Path, monkeypatch) -> None:
     """As when a node is drained: its rank makes all ranks keep what they have."""
     monkeypatch.setenv("TRAIN", "--data /data --epochs 100000")
-    assert run([*COMPOSE, *UP, "-d"]).returncode == 0
-    with subprocess.Popen(
-        [*COMPOSE, "logs", "-f", "launcher"], stdout=subprocess.PIPE, text=True
-    ) as logs:
-        assert logs.stdout is not None
-        assert any("epoch 5/" in line for line in logs.stdout)
+    with _training() as lines:
         stopped = run(["docker", "stop", "-t", "60", "tal1-test-worker-2"])
         assert stopped.returncode == 0, stopped.stderr
-        assert any("stopped by a signal after epoch" in line for line in logs.stdout)
-        logs.terminate()
-    waited = run(["docker", "wait", "tal1-test-launcher-1"])
-    assert waited.stdout.strip() == "75", waited.stdout + waited.stderr
+        assert any("stopped by a signal after epoch" in line for line in lines)
+    assert _exit_code() == 75
     assert (runs / "cluster" / "checkpoints" / "last.npz").exists()
