@@ -49,6 +49,22 @@ def entrypoint(
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ranks", "x"], "--ranks: expected a number above 0, got 'x'"),
+        (["--ranks=0"], "--ranks: expected a number above 0, got '0'"),
+        (["--max=2", "--ranks=3"], "--ranks: expected a number from --min 1 to --max 2, got 3"),
+        (["--min"], "--min: needs a value"),
+    ],
+)
+def test_elastic_refuses_in_one_line(words, said):
+    elastic = ROOT / "launch" / "elastic"
+    refused = subprocess.run([elastic, *words], capture_output=True, text=True, check=False)
+    assert refused.stderr == f"launch/elastic: error: {said}\n"
+    assert refused.returncode == 2
+
+
 class TestEntrypoint:
     def test_explains_itself(self):
         shown = entrypoint()
