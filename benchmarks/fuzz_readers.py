@@ -161,7 +161,7 @@ def config(good: Path) -> Target:
             simulate.add_arguments(parser)
             parser.parse(["--config", "c.yaml"])
 
-    options = b"out: &a new\nlength: 0x64\nmotif: [TAL1_known4, *a]\ngc: .5\n? seed\n: !!int '1'\n"
+    options = b"out: &a new\nlength: 0x64\nmotif: [TAL1_known4, a]\ngc: .5\n? seed\n: !!int '1'\n"
     return Target([options, (good / "run/config.yaml").read_bytes() + b"<<: {seed: &a 1}\n"], read)
 
 
