@@ -72,6 +72,8 @@ def find_executor(name: str, count: int, folder: Path) -> list[str]:
 def run_on_ray(program: RankProgram, count: int) -> None:
     """Run a program as actors of the Ray cluster there is, or of one on this machine.
 
+    Where the cluster has GPUs, and CUDA_VISIBLE_DEVICES does not hide them, each rank gets one.
+
     Parameters
     ----------
     program : RankProgram
@@ -100,9 +102,10 @@ def run_on_ray(program: RankProgram, count: int) -> None:
         there = ray.cluster_resources()
         use_gpu = "GPU" in there and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
         for kind in ("CPU", "GPU") if use_gpu else ("CPU",):
-            if there[kind] < count:
+            found = there.get(kind, 0)
+            if found < count:
                 raise InputError(
-                    f"--ranks: {count} is more than the {there[kind]:g} {kind}s of the Ray cluster"
+                    f"--ranks: {count} is more than the {found:g} {kind}s of the Ray cluster"
                 )
         executor = RayExecutor(RayExecutor.create_settings(), num_workers=count, use_gpu=use_gpu)
         executor.start()

@@ -34,7 +34,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     timeout = float(sys.argv[1])
     interval = min(_INTERVAL, timeout / 4)
-    # Later, this process may have another parent.
+    # Once that is gone, this process has another parent.
     rank = os.getppid()
     stopped_since: dict[int, float] = {}
     looked = time.monotonic()
@@ -70,7 +70,8 @@ def stopped_processes(rank: int) -> list[int]:
 def is_ours(process: int, rank: int) -> bool:
     """Say whether a process is this monitor's rank, or of the same job as far as one can tell."""
     job = launched_job()
-    return process == rank or (
+    # Once it is gone its number may be another's.
+    return process == rank == os.getppid() or (
         job is not None
         and launched_job(environment_of(process)) == job
         # Monitors of other ranks have their environments.
