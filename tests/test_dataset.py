@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tal1_hvd import __version__
-from tal1_hvd.data.dataset import Site, open_dataset
+from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.encoding import decode, encode
 from tal1_hvd.data.files import sha256
+from tal1_hvd.data.sites import Site
 from tests.helpers import names, refused
 
 SEQUENCES = ["ACGTN", "AAAAA", "CAGCT", "TTTGN"]
@@ -111,16 +112,11 @@ def test_rows_of_a_split(folder, split, rows):
     assert open_dataset(folder).rows(split).tolist() == rows
 
 
-def test_data_without_sites_has_no_bed(tmp_path):
-    folder = make(tmp_path / "data", sites=None)
-    assert "sites.bed" not in names(folder)
-    assert open_dataset(folder).sites() == []
-
-
-def test_simulated_data_may_have_no_site(tmp_path):
-    folder = make(tmp_path / "data", sites=[])
-    assert (folder / "sites.bed").read_text() == ""
-    assert open_dataset(folder).sites() == []
+def test_only_simulated_data_has_sites_or_none(tmp_path):
+    imported, simulated = (make(tmp_path / str(sites), sites=sites) for sites in (None, []))
+    assert "sites.bed" not in names(imported)
+    assert (simulated / "sites.bed").read_text() == ""
+    assert open_dataset(imported).sites() == open_dataset(simulated).sites() == []
 
 
 def test_equal_data_gives_equal_bytes(tmp_path):
@@ -330,15 +326,6 @@ def test_array_that_is_smaller_than_it_says(folder, name, shape):
     (folder / name).write_bytes(b"\x93NUMPY\1\0\x76\0" + header + b"\n1234")
     with refused(folder / name):
         open_dataset(folder, verify=False)
-
-
-@pytest.mark.parametrize(
-    "line", [b"p0\n", b"p0\tx\t2\tm\t0\t+\n", b"\xff\n", b"p0\t1\t" + b"9" * 5000 + b"\tm\t0\t+\n"]
-)
-def test_damaged_sites(folder, line):
-    (folder / "sites.bed").write_bytes(line)
-    with refused(folder / "sites.bed", "cannot be read"):
-        open_dataset(folder, verify=False).sites()
 
 
 @pytest.mark.parametrize(("name", "value"), [("labels", 2), ("splits", 3), ("splits", 255)])

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from tal1_hvd.data.dataset import Site, open_dataset
+from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.files import sha256
+from tal1_hvd.data.sites import Site
 from tests.helpers import names, refused
 
 COUNT, LENGTH = 7, 10

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from simdna import synthetic
 
-from tal1_hvd.data.dataset import Site, open_dataset
+from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.encoding import encode
 from tal1_hvd.data.exporting import export_dataset
 from tal1_hvd.data.fasta import read_fasta
 from tal1_hvd.data.importing import ImportSettings, import_dataset
+from tal1_hvd.data.sites import Site
 from tests.helpers import names, refused
 
 SEQUENCES = ["ACGTN", "AAAAA", "CAGCT", "TTTGN"]

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tal1_hvd.data.dataset import Site, open_dataset
+from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.encoding import decode
 from tal1_hvd.data.importing import (
     DINUCLEOTIDE_SHUFFLE,
     ImportSettings,
     import_dataset,
 )
+from tal1_hvd.data.sites import Site
 from tests.helpers import names, refused
 
 REAL = Path(__file__).parents[2] / "shared" / "data"

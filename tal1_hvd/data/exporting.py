@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from tal1_hvd.data.dataset import SPLITS, Dataset, Site
+from tal1_hvd.data.dataset import SPLITS, Dataset
 from tal1_hvd.data.encoding import UNKNOWN, decode
 from tal1_hvd.data.fasta import write_fasta
 from tal1_hvd.data.files import atomic_text, require_absent
 from tal1_hvd.data.simdata import SimulatedRecord, is_simdata, write_simdata
+from tal1_hvd.data.sites import Site
 from tal1_hvd.errors import InputError
 
 _SPLIT_NAMES = {code: name for name, code in SPLITS.items()}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tal1_hvd.data.dataset import Site
 from tal1_hvd.data.dataset_writer import create_dataset
 from tal1_hvd.data.encoding import encode, fit_length
 from tal1_hvd.data.fasta import read_fasta
 from tal1_hvd.data.files import require_vacant
 from tal1_hvd.data.shuffle import dinucleotide_shuffle
 from tal1_hvd.data.simdata import is_simdata, read_simdata
+from tal1_hvd.data.sites import Site
 from tal1_hvd.data.splits import chromosome_split, stratified_split
 from tal1_hvd.errors import InputError
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tal1_hvd.data.dataset import Site
 from tal1_hvd.data.fasta import open_text
 from tal1_hvd.data.files import atomic_text
+from tal1_hvd.data.sites import Site
 from tal1_hvd.errors import InputError
 
 _FIXED_COLUMNS = ("seqName", "sequence", "embeddings")

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tal1_hvd.data.dataset import Site
 from tal1_hvd.data.dataset_writer import DatasetWriter, create_dataset
 from tal1_hvd.data.files import require_vacant
+from tal1_hvd.data.sites import Site
 from tal1_hvd.data.splits import stratified_split
 from tal1_hvd.simulation.settings import SimulationSettings
 
