@@ -131,45 +131,44 @@ def clock_jumps(setting: Setting) -> Row:
 
 def dataset_truncated(setting: Setting) -> Row:
     """Cut the sequences' file in half while it is trained on; put it back for --resume."""
-    return _spoilt(setting, "cut", lambda path: os.truncate(path, path.stat().st_size // 2))
+    with _put_back(setting) as sequences, _started(setting, "cut") as (job, out):
+        saved = epochs_saved(out)
+        since = time.monotonic()
+        os.truncate(sequences, sequences.stat().st_size // 2)
+        seconds, code = ended(job, since)
+        what = f"ends: {complaint(job.text())}; {_is_refused(out)}"
+    return seconds, what, code, f"{resumes(out, setting, saved)}, once the file is back"
 
 
 def dataset_bit_flipped(setting: Setting) -> Row:
-    """Flip the highest bit of a base while it is trained on; put it back for --resume."""
-
-    def flip(path: Path) -> None:
-        with path.open("r+b") as handle:
+    """Flip the highest bit of a base while it is trained on."""
+    out, log = setting.fresh("flipped")
+    with (
+        _put_back(setting) as sequences,
+        Job([*mpirun(2), *train(out, *setting.flags)], log) as job,
+    ):
+        until_saved(job, out)
+        with sequences.open("r+b") as handle:
             handle.seek(200_000)
             base = handle.read(1)[0]
             handle.seek(200_000)
             handle.write(bytes([base ^ 0x80]))
+        code = job.end()
+        require(code == 2, f"ends with {code}: {complaint(job.text())}")
+        require(not (out / "metrics.json").exists(), "leaves results")
+        what = f"at the end of the training, before results: {complaint(job.text())}"
+    return "-", what, str(code), "the run, which may have learnt from the flipped bit"
 
-    return _spoilt(setting, "flipped", flip)
 
-
-def _spoilt(setting: Setting, name: str, spoil: Callable[[Path], None]) -> Row:
-    whole = setting.data / "sequences.npy"
-    copy = setting.folder / "whole.npy"
-    shutil.copy(whole, copy)
+@contextlib.contextmanager
+def _put_back(setting: Setting) -> Iterator[Path]:
+    """Let the sequences' file be spoilt, and put it back."""
+    sequences, copy = setting.data / "sequences.npy", setting.folder / "whole.npy"
+    shutil.copy(sequences, copy)
     try:
-        with _started(setting, name) as (job, out):
-            saved = epochs_saved(out)
-            since = time.monotonic()
-            spoil(whole)
-            seconds, code = "-", "-"
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                job.process.wait(20)
-            if job.process.poll() is None:
-                until_it_goes_on(job, out)
-                stop(job)
-                what = "trains on"
-            else:
-                seconds, code = ended(job, since)
-                what = f"ends: {complaint(job.text())}"
-        what += f"; {_is_refused(out)}"
+        yield sequences
     finally:
-        shutil.copy(copy, whole)
-    return seconds, what, code, f"{resumes(out, setting, saved)}, once the file is back"
+        shutil.copy(copy, sequences)
 
 
 def _is_refused(out: Path) -> str:

@@ -292,6 +292,17 @@ def test_columns_one_after_the_other(folder, cache_mb):
         open_dataset(folder, verify=False, cache_mb=cache_mb)
 
 
+def test_file_cut_short_later(folder):
+    dataset = open_dataset(folder)
+    dataset.require_whole()
+    file = folder / "sequences.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    with refused(file, "was cut short after it was opened"):
+        dataset.require_whole()
+    file.unlink()
+    dataset.require_whole()
+
+
 def spoil(file, how):
     """Make an array's file unreadable."""
     if how == "missing":

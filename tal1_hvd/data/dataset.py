@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,38 @@ class Dataset:
             return np.arange(len(self))
         return np.flatnonzero(self.splits == SPLITS[split])
 
+    def verify(self) -> None:
+        """Compare every file's SHA-256 with the one noted when it was made, after training.
+
+        Raises
+        ------
+        InputError
+            A file was changed, so that what was trained on is unknown.
+        """
+        advice = "make the dataset again and train anew, with another --out"
+        _verify(self.path, self.folders, self.description["sha256"], advice)
+
+    def require_whole(self) -> None:
+        """Look whether the file of mapped sequences is there in full, before they are read.
+
+        To read what was cut off would end the process by a signal (SIGBUS).
+
+        Raises
+        ------
+        InputError
+            It was cut short.
+        """
+        if not isinstance(self.sequences, np.memmap):
+            # These look by themselves.
+            return
+        file = self.sequences.filename
+        # What was removed stays mapped.
+        with suppress(OSError):
+            if file.stat().st_size < self.sequences.offset + self.sequences.nbytes:
+                raise InputError(
+                    f"{file}: was cut short after it was opened; make the dataset again"
+                )
+
     def ids(self) -> list[str]:
         """Return the id of every sequence, in row order."""
         return [name for folder in self.folders for name in _read_ids(folder / "ids.txt")]
@@ -141,7 +174,7 @@ def open_dataset(path: str | Path, *, verify: bool = True, cache_mb: int = CACHE
     description = _read_description(path)
     parts = _parts(path, description)
     if verify:
-        _verify(path, parts, description["sha256"])
+        _verify(path, parts, description["sha256"], "make the dataset again")
     dataset = Dataset(
         path=path,
         description=description,
@@ -214,7 +247,7 @@ def _name(path: Path, file: Path) -> str:
     return file.relative_to(path).as_posix()
 
 
-def _verify(path: Path, folders: Iterable[Path], checksums: dict[str, Any]) -> None:
+def _verify(path: Path, folders: Iterable[Path], checksums: dict[str, Any], advice: str) -> None:
     for file in [folder / name for folder in folders for name in (*_CHECKED, "sites.bed")]:
         if _name(path, file) not in checksums:
             # Data that was not simulated has no sites.
@@ -227,7 +260,7 @@ def _verify(path: Path, folders: Iterable[Path], checksums: dict[str, Any]) -> N
         if found != expected:
             raise InputError(
                 f"{file}: was changed after it was made (SHA-256 {found[:12]}, "
-                f"dataset.json says {str(expected)[:12]}); make the dataset again"
+                f"dataset.json says {str(expected)[:12]}); {advice}"
             )
 
 

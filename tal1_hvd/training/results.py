@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tal1_hvd.distributed.agreement import together
 from tal1_hvd.evaluation.metrics import summary
 from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.training.checkpoint import Progress
@@ -26,8 +27,15 @@ def write_results(trainer: Trainer, folder: RunFolder, progress: Progress) -> di
     -------
     dict
         What `metrics.json` holds; empty on ranks other than 0.
+
+    Raises
+    ------
+    AgreedError
+        A file of the dataset was changed since training began; nothing is written.
     """
     communicator, dataset = trainer.communicator, trainer.dataset
+    # One rank a machine, as each may have files of its own.
+    together(communicator, dataset.verify if communicator.local_rank == 0 else lambda: None)
     communicator.broadcast_variables(trainer.model.variables)
     scores = {split: trainer.scores(split) for split in ("train", "validation", "test")}
     bytes_per_step = trainer.aggregation.bytes_per_step()

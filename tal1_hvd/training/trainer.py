@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from tal1_hvd.aggregation.base import Aggregation
-from tal1_hvd.data.batches import Batching
+from tal1_hvd.data.batches import Batching, EpochBatches
 from tal1_hvd.data.dataset import Dataset
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.models.compiled import why_not_compiled
@@ -159,10 +158,12 @@ class Trainer:
         """
         dataset, rows = self.dataset, self.dataset.rows("train")
         chunks = (share.epoch(epoch, done).chunks(self.steps_a_call) for share in self.shares)
-        read = partial(gather, dataset.sequences, dataset.labels, rows)
-        for batches in read_ahead(
-            lambda ranks: [read(r) for r in ranks], zip(*chunks, strict=True)
-        ):
+
+        def read(ranks: tuple[EpochBatches, ...]) -> list[Batches]:
+            dataset.require_whole()
+            return [gather(dataset.sequences, dataset.labels, rows, rank) for rank in ranks]
+
+        for batches in read_ahead(read, zip(*chunks, strict=True)):
             totals = self.steps(batches)
             counts = batches[0].counts
             sums = float(totals.loss), int(totals.correct), float(totals.waited)
@@ -183,6 +184,7 @@ class Trainer:
         rows = self.dataset.rows(split)
         if not len(rows):
             return np.empty(0)
+        self.dataset.require_whole()
         shares = np.array_split(rows, self.communicator.size)
         first = self.communicator.rank
         own = np.concatenate(shares[first : first + self.communicator.replicas])
