@@ -256,3 +256,13 @@ def test_error_cannot_steer_the_terminal(tmp_path, capsys):
     motif.write_text("MEME version 4\nALPHABET= \x1b[2J\x07\nMOTIF a\n")
     assert call("simulate", "--out", tmp_path / "new", "--motif-file", motif) == 2
     assert "its alphabet is ?[2J?, ACGT is needed" in capsys.readouterr().err
+
+
+def test_paths_cannot_steer_the_terminal(small_data, tmp_path, capsys, tensorflow_as_it_is):
+    run = tmp_path / "\x1b[31mred"
+    assert call("train", "--data", small_data, "--out", run, "--epochs", 1) == 0
+    assert call("status", run) == 0
+    captured = capsys.readouterr()
+    assert "/?[31mred: finished" in captured.out
+    assert "run folder " in captured.err
+    assert "\x1b" not in captured.out + captured.err

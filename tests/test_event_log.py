@@ -79,6 +79,11 @@ class TestReadEvents:
         path.write_bytes(b"\n".join([*lines, b'{"time": 1, "event": "message"}']))
         assert list(read_events(path)) == [{"event": "x"}, {"time": 1, "event": "message"}]
 
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+    def test_numbers_are_finite(self, path, number):
+        path.write_text(f'{{"event": "x", "y": [{number}]}}\n{{"event": "x", "y": [1e9]}}\n')
+        assert list(read_events(path)) == [{"event": "x", "y": [1e9]}]
+
     def test_a_pipe_is_not_waited_for(self, path):
         os.mkfifo(path)
         with pytest.raises(InputError, match=r"events\.jsonl: not a file of events"):

@@ -155,7 +155,7 @@ class TestDamage:
     def test_no_run(self, tmp_path):
         with pytest.raises(InputError, match="nowhere: no such run folder"):
             read_status(RunFolder(tmp_path / "nowhere"), NOW)
-        with pytest.raises(InputError, match="not a run's settings"):
+        with pytest.raises(InputError, match="not a run folder: it has no config"):
             read_status(RunFolder(tmp_path), NOW)
 
     @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tal1_hvd.report.words import printable
+from tal1_hvd.errors import printable
 
 # Exit code of a run that a signal has stopped after a checkpoint: EX_TEMPFAIL of <sysexits.h>, by
 # which schedulers can tell it from one that is done.
@@ -26,5 +26,5 @@ def report(text: str) -> None:
 
 def say(message: str) -> None:
     """Write a line for people to standard error."""
-    sys.stderr.write(f"tal1-hvd: {message}\n")
+    sys.stderr.write(f"tal1-hvd: {printable(message)}\n")
     sys.stderr.flush()

@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from tal1_hvd.errors import printable
 from tal1_hvd.published import PUBLISHED, TARGET_ACCURACY
 from tal1_hvd.report.words import (
     METRIC_NAMES,
     interval,
     number,
     percent,
-    printable,
     tenths,
     whole,
 )
@@ -168,7 +168,7 @@ def show_status(status: Status, run: str) -> None:
     done = f"epoch {status.epoch} of {status.epochs} done{part if status.examples else ''}"
     left = "" if status.seconds_left is None else f"; about {_time(status.seconds_left)} left"
     why = f": {printable(status.why)}" if status.why else ""
-    print(f"{run}: {status.state}{why}; {done}{left}")
+    print(f"{printable(run)}: {status.state}{why}; {done}{left}")
     if status.session:
         told = (f"{key.replace('_', ' ')} {status.session.get(key)}" for key in _OF_A_SESSION)
         print(printable(", ".join(told)))

@@ -29,7 +29,7 @@ from tal1_hvd.distributed.environment import (
 )
 from tal1_hvd.distributed.launch import ranks_from
 from tal1_hvd.distributed.rank_process import end_rank, leave_process, monitor_stops
-from tal1_hvd.errors import InputError
+from tal1_hvd.errors import InputError, printable
 from tal1_hvd.models.registry import PRECISIONS, model_summaries
 from tal1_hvd.training.begin import Request
 from tal1_hvd.training.interruptions import Signals, Stopped
@@ -285,4 +285,4 @@ def _show(folder: Path) -> None:
     published = is_published_experiment(settings, metrics, read_manifest(run.manifest))
     way = describe_way(metrics["strategy"], settings.aggregation, settings.staleness)
     show_metrics(metrics, f"{way}, {settings.optimizer}", published)
-    print(f"run folder: {folder}")
+    print(f"run folder: {printable(folder)}")

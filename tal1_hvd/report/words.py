@@ -17,11 +17,6 @@ METRIC_NAMES = {
 }
 
 
-def printable(text: object) -> str:
-    """Return text as one line that cannot steer a terminal, whoever wrote it."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
-
-
 def number(value: float | None) -> str:
     """Return a score with four decimals; a dash for none."""
     return "-" if value is None else f"{value:.4f}"

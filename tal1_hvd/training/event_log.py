@@ -24,6 +24,7 @@ finished    all is done
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(errors="replace") as handle:
             while line := handle.readline(_LONGEST_LINE):
                 try:
-                    event = json.loads(line)
+                    event = json.loads(line, parse_float=_finite, parse_constant=_finite)
                 # A line that a killed session left, or one that no session wrote.
                 except (ValueError, RecursionError):
                     continue
@@ -123,6 +124,13 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
                     yield event
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _finite(text: str) -> float:
+    # JSON has no others, and what is printed of an event is JSON again.
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
 
 
 def _ends_within_a_line(path: Path) -> bool:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any, Protocol, TextIO
 
+from tal1_hvd.errors import printable
+
 EVENT_PREFIX = "@tal1-hvd "
 
 
@@ -105,7 +107,7 @@ class Lines(Silent):
 
     def message(self, text: str) -> None:
         """Write a line."""
-        self._stream.write(f"tal1-hvd: {text}\n")
+        self._stream.write(f"tal1-hvd: {printable(text)}\n")
         self._stream.flush()
 
     def start(self, epochs: int, done: int, examples: int) -> None:
@@ -138,7 +140,7 @@ class Bar(Silent):
 
     def message(self, text: str) -> None:
         """Write a line above the bar."""
-        self._console.print(f"tal1-hvd: {text}", markup=False, highlight=False)
+        self._console.print(f"tal1-hvd: {printable(text)}", markup=False, highlight=False)
 
     def start(self, epochs: int, done: int, examples: int) -> None:
         """Show the bar."""

@@ -96,6 +96,8 @@ def read_status(folder: RunFolder, now: float) -> Status:
     """
     if not exists(folder.path):
         raise InputError(f"{folder.path}: no such run folder")
+    if not exists(folder.config):
+        raise InputError(f"{folder.path}: not a run folder: it has no {folder.config.name}")
     require_plain(folder.path, links=True)
     settings, _ = read_settings(folder.config)
     last: dict[str, dict[str, Any]] = {}
