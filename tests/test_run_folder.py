@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -102,6 +104,16 @@ class TestLock:
 
 
 class TestWrite:
+    def test_no_room_for_the_model(self, folder):
+        class Model:
+            def save(self, path: Path) -> None:
+                path.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        with pytest.raises(InputError, match=r"model\.keras: cannot be written: No space left"):
+            folder.write_model(Model())
+        assert names(folder.path) == ["checkpoints", "config.yaml", "manifest.json"]
+
     def test_settings_and_manifest_are_replaced(self, folder):
         folder.write_settings(TrainSettings(epochs=9), 1)
         folder.write_manifest({"started": "later"})

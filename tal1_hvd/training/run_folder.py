@@ -21,7 +21,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -208,12 +207,24 @@ class RunFolder:
             handle.writelines(f"{name}\t{label}\t{score:.9g}\n" for name, label, score in rows)
 
     def write_model(self, model: keras.Model) -> None:
-        """Write the model in Keras's own format."""
+        """Write the model in Keras's own format.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written to, or has no room.
+        """
         # Keras insists on a file whose name ends so.
-        with tempfile.TemporaryDirectory() as folder:
-            saved = Path(folder) / "model.keras"
-            model.save(saved)
-            content = saved.read_bytes()
+        unfinished = self.path / ".model.tmp.keras"
+        try:
+            model.save(unfinished)
+            content = unfinished.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{self.model}: cannot be written: {error.strerror or error}"
+            ) from None
+        finally:
+            unfinished.unlink(missing_ok=True)
         with atomic_file(self.model, "wb") as handle:
             handle.write(content)
 

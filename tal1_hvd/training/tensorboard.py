@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,12 @@ class TensorBoardLog:
                             tf.summary.scalar(name, value)
             self._writer.flush()
         except tf.errors.OpError as error:
-            raise InputError(f"{self._folder}: cannot be written: {error.message}") from None
+            # "{{function_node ...}} FILE; No space left on device", and more lines.
+            reason = error.message.partition("\n")[0].rpartition("; ")[2]
+            raise InputError(f"{self._folder}: cannot be written: {reason}") from None
 
     def close(self) -> None:
         """Close the file; the next session writes one of its own."""
-        self._writer.close()
+        # All has been flushed, or that it cannot be has been said.
+        with suppress(tf.errors.OpError):
+            self._writer.close()
