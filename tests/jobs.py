@@ -40,12 +40,11 @@ def run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
 def start(command: Sequence[str | Path]) -> subprocess.Popen[str]:
     """Start a job whose errors can be read while it runs."""
     return subprocess.Popen(
-        [str(part) for part in command],
+        # Where the tests run in the background of a script, SIGINT is ignored, and inherited so.
+        ["env", "--default-signal=INT", *(str(part) for part in command)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background of a script, SIGINT is ignored, and inherited so.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -61,3 +60,15 @@ def read_until(job: subprocess.Popen[str], text: str) -> None:
 def send(process: int, number: signal.Signals) -> None:
     """Send a signal to one process."""
     os.kill(process, number)
+
+
+def living(processes: Sequence[int]) -> list[int]:
+    """Return which have not ended; where nobody waits for orphans, these stay, empty."""
+
+    def is_living(process: int) -> bool:
+        try:
+            return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+        except OSError:
+            return False
+
+    return [process for process in processes if is_living(process)]

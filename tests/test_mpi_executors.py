@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import BIN, TIMEOUT, read_until, run, send, start, train_flags
+from tests.jobs import BIN, TIMEOUT, living, read_until, run, send, start, train_flags
 
 pytestmark = pytest.mark.mpi
 
@@ -94,7 +94,7 @@ def test_a_signal_leads_to_a_checkpoint(executor: str, small_data: Path, tmp_pat
     assert "checkpoint" in errors
     assert f"--resume --ranks 2 --launcher {executor}" in errors
     assert not [path for path in out.iterdir() if path.name.startswith(".ranks")]
-    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    assert not living(ranks)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -116,7 +116,7 @@ def test_stopped_before_ranks_have_connected(
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
-        ({"RAY_ADDRESS": "127.0.0.1:1"}, "RAY_ADDRESS: no Ray cluster answers at 127.0.0.1:1"),
+        ({"RAY_ADDRESS": "127.0.0.1:1"}, "RAY_ADDRESS: no cluster answers at 127.0.0.1:1"),
         # A cluster of this machine alone that says it has GPUs.
         ({"RAY_OVERRIDE_RESOURCES": '{"GPU": 2}'}, "TensorFlow sees no GPU, but CUDA_VISIBLE_"),
         ({"RAY_OVERRIDE_RESOURCES": '{"GPU": 1}'}, "more than the 1 GPUs of the Ray cluster"),
@@ -138,6 +138,18 @@ def test_clusters_that_cannot_train(
     starting, error = job.stderr.splitlines()
     assert starting == "tal1-hvd: starting 2 ranks on Ray"
     assert text in error
+
+
+@pytest.mark.parametrize("executor", EXECUTORS[1:])
+def test_no_spark_master(executor: str, small_data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MASTER", "spark://127.0.0.1:1")
+    job = run(command(executor, small_data, tmp_path / "run"))
+    assert job.returncode == 2, job.stderr
+    assert job.stderr.startswith(
+        "tal1-hvd: starting 2 ranks on Spark\n"
+        "tal1-hvd: error: MASTER: no cluster answers at 127.0.0.1:1: "
+    )
+    assert job.stderr.count("\n") == 2
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -162,3 +162,11 @@ def test_a_machine_that_sees_other_folders(relay, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("tal1-hvd: error: rank 0 on ")
     assert f"{nowhere}/0.out: No such file or directory; all machines have to see" in error
+
+
+def test_a_machine_that_sees_no_environment(relay, monkeypatch, capsys):
+    program = rank(relay, monkeypatch, "")
+    nowhere = str(relay.folder / "bin" / "python")
+    elsewhere = RankProgram((nowhere, "-V"), relay.folder, program.directory, {})
+    assert elsewhere.run() == 2
+    assert f": {nowhere}: No such file or directory; all machines" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.errors import InputError
 from tal1_hvd.simulation.settings import SimulationSettings
 from tal1_hvd.simulation.simulate import sequence_id, simulate
+from tests.jobs import living
 from tests.planted import COUNT, LENGTH, MOTIF, POSSIBLE, planted_in, settings, simdna_seeded
 
 pytestmark = pytest.mark.usefixtures("encode_motifs_are_read_once")
@@ -161,11 +162,10 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     # Two workers, and what multiprocessing starts to clean up after them.
     while job.poll() is None and len(started := children.read_text().split()) < 3:
         pass
-    workers = [Path(f"/proc/{number}/cmdline") for number in started]
     job.kill()
     job.wait()
     deadline = time.monotonic() + 60
-    while any(worker.exists() and worker.read_bytes() for worker in workers):
+    while living([int(number) for number in started]):
         assert time.monotonic() < deadline
 
 

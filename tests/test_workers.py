@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tal1_hvd.distributed.workers import run_workers, worker_environments
+from tests.jobs import living
 
 LAUNCHER = [sys.executable, "-m", "tal1_hvd.distributed.workers"]
 INDEX = "import json, os, sys; index = json.loads(os.environ['TF_CONFIG'])['task']['index']; "
@@ -82,13 +81,5 @@ def test_workers_end_with_their_launcher(number):
     job.send_signal(number)
     assert job.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
     deadline = time.monotonic() + 60
-    while any(is_running(process) for process in processes):
+    while living(processes):
         assert time.monotonic() < deadline, "workers outlive their launcher"
-
-
-def is_running(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

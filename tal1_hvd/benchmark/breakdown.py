@@ -21,12 +21,8 @@ import numpy as np
 
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.communicator import Communicator, SingleProcess, connect
-from tal1_hvd.distributed.launch import (
-    StoppedEarlyError,
-    end_with_parent,
-    find_launcher,
-    launch_ranks,
-)
+from tal1_hvd.distributed.end_with_parent import end_with_parent
+from tal1_hvd.distributed.launch import StoppedEarlyError, find_launcher, launch_ranks
 from tal1_hvd.distributed.rank_process import end_rank, monitor_stops
 from tal1_hvd.machine import quick_keras_import, start_tensorflow
 from tal1_hvd.training.plan import plan_batches
@@ -65,7 +61,7 @@ def break_down(settings: TrainSettings, ranks: int) -> dict[str, float]:
         command = [sys.executable, "-m", "tal1_hvd.benchmark.breakdown"]
         command += ["--config", str(config), "--out", str(out)]
         if ranks == 1 or settings.strategy in REPLICATED:
-            started = subprocess.run(command, preexec_fn=end_with_parent(), check=False)
+            started = subprocess.run(end_with_parent(command), check=False)
             code = started.returncode
         else:
             launcher = find_launcher(ranks, settings.strategy)

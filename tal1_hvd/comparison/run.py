@@ -17,7 +17,7 @@ from tal1_hvd.benchmark.breakdown import break_down
 from tal1_hvd.comparison.matrix import Cell, Matrix, Way, make_matrix
 from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.data.files import atomic_file, atomic_folder, exists, lock_folder, require_plain
-from tal1_hvd.distributed.launch import end_with_parent
+from tal1_hvd.distributed.end_with_parent import end_with_parent
 from tal1_hvd.errors import InputError
 from tal1_hvd.report.words import number
 from tal1_hvd.simulation.cache import cached_dataset
@@ -239,11 +239,10 @@ def _train(flags: Sequence[str], log: Path, cell: Cell) -> None:
     with log.open("w") as handle:
         command = [sys.executable, "-m", "tal1_hvd", "train", *flags]
         code = subprocess.run(
-            command,
+            end_with_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=subprocess.STDOUT,
-            preexec_fn=end_with_parent(),
             check=False,
         ).returncode
     if code == 0:

@@ -93,7 +93,7 @@ def run_on_ray(program: RankProgram, count: int) -> None:
     workers = {"env_vars": {"PYTHONWARNINGS": "ignore::DeprecationWarning"}}
     options = {"logging_level": "ERROR", "runtime_env": workers}
     try:
-        _require_answer(os.environ.get("RAY_ADDRESS", ""))
+        _require_answer("RAY_ADDRESS", "ray://")
         ray.init("auto", **options)
     except ConnectionError:
         # As many CPUs as asked for, as with mpirun; without a page that others could open.
@@ -124,14 +124,19 @@ def run_on_ray(program: RankProgram, count: int) -> None:
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
-    """Raise InputError if nothing answers at HOST:PORT; Ray itself would wait for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
+def _require_answer(variable: str, scheme: str) -> None:
+    """Raise InputError if nothing answers at a variable's HOST:PORT.
+
+    Ray and Spark themselves would wait for minutes, and not say for what.
+    """
+    address = os.environ.get(variable, "").removeprefix(scheme)
+    host, _, port = address.rpartition(":")
+    # Other schemes, and several masters, as Spark can have, are left to them.
+    if port.isdigit() and "//" not in host and "," not in host:
         try:
-            socket.create_connection((host, int(port)), _LONGEST_SILENCE).close()
+            socket.create_connection((host.strip("[]"), int(port)), _LONGEST_SILENCE).close()
         except (OSError, OverflowError) as error:
-            raise InputError(f"RAY_ADDRESS: no Ray cluster answers at {address}: {error}") from None
+            raise InputError(f"{variable}: no cluster answers at {address}: {error}") from None
 
 
 def run_on_spark(program: RankProgram, count: int) -> None:
@@ -152,6 +157,7 @@ def run_on_spark(program: RankProgram, count: int) -> None:
     settings = SparkConf().set("spark.app.name", "tal1-hvd").set("spark.log.level", "ERROR")
     # No page that others could open, and no bar of Spark's own beside ours.
     settings.set("spark.ui.enabled", "false").set("spark.ui.showConsoleProgress", "false")
+    _require_answer("MASTER", "spark://")
     os.environ.setdefault("HOROVOD_SPARK_START_TIMEOUT", _WAIT)
     # Spark would start tasks by the first python3 on the PATH.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from tal1_hvd.distributed.end_with_parent import end_with_parent
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import usable_cores
 
@@ -50,8 +50,8 @@ def ranks_from(text: str) -> int:
     raise InputError(f"--ranks: expected a number above 0 or auto, got {text!r}")
 
 
-# PR_SET_PDEATHSIG of Linux's <linux/prctl.h>.
-_SIGNAL_AT_PARENTS_DEATH = 1
+# Seconds, more than horovodrun leaves its ranks; then it is killed.
+_LET_IT_END = 30.0
 
 
 def find_launcher(count: int, strategy: str = "horovod") -> list[str]:
@@ -143,11 +143,11 @@ def launch_ranks(
             early = True
             given_up.set()
             if job is not None:
-                job.terminate()
+                _send(job, signal.SIGTERM)
             return
         # Once; ranks that cannot answer, as one of them hangs, are ended by the second.
-        signal.signal(number, lambda *_: job.terminate())
-        job.send_signal(asked)
+        signal.signal(number, lambda *_: _send(job, signal.SIGTERM))
+        _send(job, asked)
 
     given_up = threading.Event()
     job: subprocess.Popen[str] | None = None
@@ -156,8 +156,7 @@ def launch_ranks(
     try:
         announce()
         job = subprocess.Popen(
-            command,
-            preexec_fn=end_with_parent(),
+            end_with_parent(command),
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -174,7 +173,7 @@ def launch_ranks(
         )
         errors.start()
         if early:
-            job.terminate()
+            _send(job, signal.SIGTERM)
         _copy(job.stdout, show)
         errors.join()
         code = job.wait()
@@ -184,19 +183,22 @@ def launch_ranks(
     except BaseException:
         given_up.set()
         if job is not None:
-            job.terminate()
-            job.wait()
+            _send(job, signal.SIGTERM)
+            try:
+                job.wait(_LET_IT_END)
+            except subprocess.TimeoutExpired:
+                job.kill()
+                job.wait()
         raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def end_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], object]:
-    """Return what a child calls first, to be sent a signal when this process is killed."""
-    # Otherwise ranks train on until they have something to say.
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_SIGNAL_AT_PARENTS_DEATH, number)
+def _send(job: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a launcher a signal that it hears even if it has been stopped."""
+    job.send_signal(number)
+    job.send_signal(signal.SIGCONT)
 
 
 def _program(name: str) -> str | None:

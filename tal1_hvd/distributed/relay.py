@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TextIO
 
+from tal1_hvd.distributed.end_with_parent import end_with_parent
 from tal1_hvd.distributed.environment import launched_rank
-from tal1_hvd.distributed.launch import end_with_parent
 
 # Seconds between looks into the folder, which may lie on a network...
 _BETWEEN_LOOKS = 0.2
@@ -65,14 +65,15 @@ class RankProgram:
             files = [self.folder / f"{rank}{suffix}" for suffix in (".out", ".err")]
             for file in files:
                 file.touch()
+            # It is not this process that would miss it, but the one that becomes it.
+            Path(self.command[0]).stat()
             process = subprocess.Popen(
-                self.command,
+                end_with_parent(self.command, signal.SIGKILL),
                 cwd=self.directory,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                preexec_fn=end_with_parent(signal.SIGKILL),
             )
         except OSError as error:
             # The launcher sees no folder of this machine; the executor shows what is written here.

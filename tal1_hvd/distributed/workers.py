@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from tal1_hvd.distributed.launch import end_with_parent
+from tal1_hvd.distributed.end_with_parent import end_with_parent
 
 # Seconds that workers have to end once one of them has failed.
 _GRACE = 5.0
@@ -80,10 +80,9 @@ def run_workers(count: int, program: Sequence[str]) -> int:
         for environment in worker_environments(count):
             workers.append(
                 subprocess.Popen(
-                    program,
-                    env={**os.environ, **environment},
                     # TensorFlow keeps SIGTERM to itself while a worker waits for the others.
-                    preexec_fn=end_with_parent(signal.SIGKILL),
+                    end_with_parent(program, signal.SIGKILL),
+                    env={**os.environ, **environment},
                 )
             )
         code = 0
