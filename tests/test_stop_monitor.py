@@ -9,10 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tal1_hvd.distributed import stop_monitor
-from tal1_hvd.distributed.stop_monitor import environment_of, is_ours, is_stopped
+from tal1_hvd.distributed.stop_monitor import environment_of, is_ours, is_stopped, launchers
 
 CAT = [sys.executable, "-IS", "-c", "import sys; print(sys.stdin.read(), end='')"]
 # As Open MPI names a job; no two tests have the same.
@@ -116,7 +117,7 @@ def test_kills_where_nobody_reads(begin, stderr):
     rank = begin()
     stop(rank)
     if stderr == "closed":
-        begin(monitor(0.2), preexec_fn=lambda: os.close(2))
+        begin(["sh", "-c", 'exec "$@" 2>&-', "sh", *monitor(0.2)])
     elif stderr == "full":
         with Path("/dev/full").open("w") as full:
             begin(monitor(0.2), stderr=full)
@@ -223,6 +224,20 @@ def test_is_ours(begin, job, monkeypatch):
     assert not is_ours(other.pid, own)
     # A rank's monitor has the rank's environment.
     assert not is_ours(begin([sys.executable, "-c", "input()  # stop_monitor"]).pid, own)
+
+
+def test_launchers_are_those_above_a_rank(begin, tmp_path):
+    """By the name of their program, however many shells are in between."""
+    launcher = tmp_path / "mpirun"
+    launcher.symlink_to("/bin/bash")
+    started = begin([launcher, "-c", 'sh -c "cat; true"; true'])
+    started.stdin.flush()
+    child = psutil.Process(started.pid)
+    while not (children := child.children()):
+        assert started.poll() is None
+    assert launchers(children[0].pid) == [started.pid]
+    assert launchers(started.pid) == [started.pid]
+    assert launchers(os.getpid()) == []
 
 
 def test_environment(begin, job):

@@ -3,9 +3,9 @@
 ``rank_process.monitor_stops`` starts one beside each rank: a process of its own, since one that is
 stopped can do nothing for itself and others may be unable to tell, before ranks have connected and
 after they have parted. It looks at every process of the job on this machine, because a rank may be
-stopped before it has a monitor. It imports nothing but Python's own modules, so that it starts in
-milliseconds, and ends with its rank, which alone holds the other end of its standard input, unless
-another is stopped then.
+stopped before it has a monitor, and at the launchers above its own. It imports nothing but Python's
+own modules, so that it starts in milliseconds, and ends with its rank, which alone holds the other
+end of its standard input, unless another is stopped then.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from tal1_hvd.distributed.environment import (
@@ -26,6 +27,8 @@ from tal1_hvd.distributed.environment import (
 )
 
 _INTERVAL = 5.0
+# As their programs' names begin: that of Open MPI from PyPI is orterun_wrapper.
+_LAUNCHERS = ("mpirun", "mpiexec", "orterun", "orted", "horovodrun")
 
 
 def main() -> int:
@@ -71,12 +74,26 @@ def is_ours(process: int, rank: int) -> bool:
     """Say whether a process is this monitor's rank, or of the same job as far as one can tell."""
     job = launched_job()
     # Once it is gone its number may be another's.
-    return process == rank == os.getppid() or (
+    alive = rank == os.getppid()
+    return (alive and (process == rank or process in launchers(rank))) or (
         job is not None
         and launched_job(environment_of(process)) == job
         # Monitors of other ranks have their environments.
         and Path(__file__).stem not in command_of(process)
     )
+
+
+def launchers(rank: int) -> list[int]:
+    """Return the processes that have started a rank, from the nearest on."""
+    found, process = [], rank
+    while process > 1:
+        lines = dict(
+            line.split(":\t", 1) for line in _read(process, "status").splitlines() if ":\t" in line
+        )
+        if lines.get("Name", "").startswith(_LAUNCHERS):
+            found.append(process)
+        process = int(lines.get("PPid", 0))
+    return found
 
 
 def is_stopped(process: int) -> bool:
@@ -109,19 +126,21 @@ def _read(process: int, name: str) -> str:
 
 def end(process: int, seconds: float, timeout: float) -> None:
     """Name a process and kill it, upon which the launcher ends the job."""
-    name = f"rank {launched_rank(environment_of(process))}"
+    rank = launched_rank(environment_of(process))
+    name = "the launcher" if rank is None else f"rank {rank}"
     consequence = "ending the job; go on with --resume"
-    if launched_elastically():
+    if launched_elastically() and rank is not None:
         consequence = "ending it"
     message = (
         f"tal1-hvd: error: {name} (host {os.uname().nodename}, process {process}) has been stopped "
         f"(SIGSTOP) for {seconds:.0f} s (--stall-timeout {timeout:g}); {consequence}\n"
     )
-    # Nobody may be listening any more, or another monitor has been faster.
-    with contextlib.suppress(OSError):
-        os.write(2, message.encode())
-    with contextlib.suppress(OSError):
-        os.kill(process, signal.SIGKILL)
+    say, kill = partial(os.write, 2, message.encode()), partial(os.kill, process, signal.SIGKILL)
+    # A launcher first: what this process says may wait for it to read.
+    for act in (say, kill) if rank is not None else (kill, say):
+        # Nobody may be listening any more, or another monitor has been faster.
+        with contextlib.suppress(OSError):
+            act()
 
 
 if __name__ == "__main__":
