@@ -132,5 +132,4 @@ def test_gloo_is_refused(small_data: Path, tmp_path: Path) -> None:
     flags = train_flags(small_data, tmp_path / "run", "--aggregation", "gossip")
     job = run([*gloo, *flags])
     assert job.returncode != 0
-    # horovodrun adds a traceback of its own.
     assert "--aggregation gossip: needs MPI; start the ranks by mpirun" in job.stderr

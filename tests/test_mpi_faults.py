@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,7 +12,18 @@ import numpy as np
 import pytest
 
 from tal1_hvd.training.checkpoint import load_checkpoint
-from tests.jobs import BIN, PROGRAMS, TIMEOUT, mpirun, read_until, run, send, start, train_flags
+from tests.jobs import (
+    BIN,
+    PROGRAMS,
+    TIMEOUT,
+    living,
+    mpirun,
+    read_until,
+    run,
+    send,
+    start,
+    train_flags,
+)
 
 pytestmark = pytest.mark.mpi
 
@@ -180,29 +192,21 @@ def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> 
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 130
     assert f"interrupted; go on with: tal1-hvd train --out {out} --resume --ranks 2" in errors
-    # A process that has ended has no command line, even if nobody has collected it yet.
-    commands = [Path(f"/proc/{rank}/cmdline") for rank in ranks]
-    assert not any(command.exists() and command.read_bytes() for command in commands)
+    assert not living(ranks)
 
 
 def test_ranks_end_with_a_launcher_that_is_killed(small_data: Path, tmp_path: Path) -> None:
-    flags = train_flags(small_data, tmp_path / "run", "--epochs", LONG)[2:]
+    flags = train_flags(small_data, tmp_path / "run", "--epochs", "100000")[2:]
     job = start([BIN / "tal1-hvd", "train", "--ranks", "2", *flags])
     read_until(job, "starting 2 ranks")
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
-
-    def is_mpirun(process: str) -> bool:
-        command = Path(f"/proc/{process}/cmdline")
-        return command.exists() and b"mpirun" in command.read_bytes()
-
-    while not (started := list(filter(is_mpirun, children.read_text().split()))):
+    while not (mpirun := [int(child) for child in children.read_text().split()]):
         assert job.poll() is None
     send(job.pid, signal.SIGKILL)
     job.wait()
-    # Open MPI's launcher ends its ranks, and then itself; they have not even begun to train.
-    deadline = time.monotonic() + 60
-    while is_mpirun(started[0]):
-        assert time.monotonic() < deadline
+    until = time.monotonic() + 30
+    while living(mpirun):
+        assert time.monotonic() < until
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
@@ -219,6 +223,37 @@ def test_half_written_checkpoint_is_never_picked_up(small_data: Path, tmp_path: 
     flags = train_flags(small_data, whole, "--epochs", "6", "--batch-size", "32")
     assert run([BIN / "python", *flags]).returncode == 0
     assert_same_outcome(tmp_path / "run", whole)
+
+
+def test_data_that_is_cut_short_in_training(small_data: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(small_data, data)
+    job = start([*mpirun(2), *train_flags(data, out, "--epochs", "100000")])
+    read_until(job, "epoch 5/")
+    with (data / "sequences.npy").open("r+b") as handle:
+        # In its last page: what is mapped can still be read, so this always ends in good order.
+        handle.truncate(handle.seek(0, 2) - 1)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 2, errors
+    assert f"{data}/sequences.npy: was cut short after it was opened" in errors
+
+
+def test_data_that_changes_in_training(small_data: Path, tmp_path: Path) -> None:
+    """A bit of a base flips: nothing is written as a result."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(small_data, data)
+    job = start([*mpirun(2), *train_flags(data, out, "--epochs", "400")])
+    read_until(job, "epoch 5/")
+    with (data / "sequences.npy").open("r+b") as handle:
+        handle.seek(-1, 2)
+        base = handle.read()[0]
+        handle.seek(-1, 2)
+        handle.write(bytes([base ^ 1]))
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 2, errors
+    assert f"tal1-hvd: error: {data}/sequences.npy: was changed after it was made" in errors
+    assert "train anew, with another --out" in errors
+    assert not {path.name for path in out.iterdir()} & {"metrics.json", "model.keras"}
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
@@ -264,3 +299,37 @@ def test_a_rank_stopped_out_of_sight_of_others_is_named(
     assert resumed.returncode == 0, resumed.stderr
     assert ("already finished" in resumed.stderr) == (moment == "leaving")
     assert (out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["mpirun", "gloo"])
+def test_a_stopped_launcher_is_ended(launcher, small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", LONG, "--stall-timeout", "3")
+    job = start([*launcher, *flags])
+    read_until(job, "epoch 2/")
+    ranks = processes(out)
+    send(job.pid, signal.SIGSTOP)
+    job.communicate(timeout=60)
+    assert job.returncode == -signal.SIGKILL
+    until = time.monotonic() + 30
+    while living(ranks):
+        assert time.monotonic() < until
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_horovodrun_hands_signals_on(
+    number: signal.Signals, small_data: Path, tmp_path: Path
+) -> None:
+    """As mpirun does: it ends its ranks by SIGTERM, and by SIGUSR1 they end it."""
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", LONG)
+    job = start([BIN / "horovodrun", "-np", "2", BIN / "python", *flags])
+    read_until(job, "epoch 2/")
+    ranks = processes(out)
+    send(job.pid, number)
+    _, errors = job.communicate(timeout=60)
+    if number == signal.SIGUSR1:
+        assert job.returncode == 75, errors
+        assert "a checkpoint holds all of it" in errors
+    assert job.returncode != 0
+    assert not living(ranks)
