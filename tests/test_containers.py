@@ -117,11 +117,27 @@ def test_a_worker_is_lost(runs: Path, small_data: Path, tmp_path: Path, monkeypa
                 np.testing.assert_allclose(ours[name], theirs[name], atol=1e-9, rtol=0)
 
 
-def test_a_worker_is_stopped(runs: Path, monkeypatch) -> None:
-    """As when a node is drained: its rank makes all ranks keep what they have."""
+def test_a_worker_joins(runs: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TRAIN", "--elastic --data /data --epochs 2000")
+    with _training() as lines:
+        more = run([*COMPOSE, "up", "--no-build", "-d", "--scale", "worker=4"])
+        assert more.returncode == 0, more.stderr
+        assert any("4 ranks now, going on after epoch" in line for line in lines)
+    stopped = run(["docker", "stop", "-t", "60", "tal1-test-launcher-1"])
+    assert stopped.returncode == 0, stopped.stderr
+    assert _exit_code() == 75
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [["docker", "stop", "-t", "60", "tal1-test-worker-2"], [*COMPOSE, "stop"]],
+    ids=["one worker", "all"],
+)
+def test_stopped_in_good_order(stop: list[str], runs: Path, monkeypatch) -> None:
+    """As when a node is drained: all ranks keep what they have."""
     monkeypatch.setenv("TRAIN", "--data /data --epochs 100000")
     with _training() as lines:
-        stopped = run(["docker", "stop", "-t", "60", "tal1-test-worker-2"])
+        stopped = run(stop)
         assert stopped.returncode == 0, stopped.stderr
         assert any("stopped by a signal after epoch" in line for line in lines)
     assert _exit_code() == 75

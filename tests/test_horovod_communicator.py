@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tal1_hvd.distributed.communicator import connect
-from tal1_hvd.distributed.horovod_communicator import HorovodCommunicator
+from tal1_hvd.distributed.horovod_communicator import HorovodCommunicator, Membership
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +134,34 @@ class TestHorovodCommunicator:
         communicator, peer = join(0, [np.zeros(1, np.uint8)])
         communicator.close()
         assert peer.log[-1] == "shutdown"
+
+
+def test_leaving_ends_connections_and_keeps_what_listens(monkeypatch):
+    """Or ranks that wait for this one would hear of it by a timeout alone."""
+    shut_down = []
+    tensorflow, elastic = ModuleType("horovod.tensorflow"), ModuleType("horovod.common.elastic")
+    tensorflow.shutdown = lambda: shut_down.append(True)
+    elastic.notification_manager = SimpleNamespace(
+        init=lambda: None, register_listener=lambda listener: None
+    )
+    package = ModuleType("horovod")
+    package.tensorflow = tensorflow
+    for name, module in {
+        "horovod": package,
+        "horovod.tensorflow": tensorflow,
+        "horovod.common": ModuleType("horovod.common"),
+        "horovod.common.elastic": elastic,
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as left_open,
+        listening.accept()[0] as waiting,
+    ):
+        waiting.settimeout(10)
+        Membership().leave()
+        assert shut_down
+        assert waiting.recv(1) == b""
+        assert left_open.fileno() >= 0
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as another:
+            assert another.getpeername()

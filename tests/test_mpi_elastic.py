@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from tests.jobs import BIN, PROGRAMS, TIMEOUT, read_until, run, send, start, train_flags
+from tests.jobs import BIN, PROGRAMS, TIMEOUT, living, read_until, run, send, start, train_flags
 
 pytestmark = pytest.mark.mpi
 
@@ -79,7 +82,7 @@ def test_a_rank_joins(small_data: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TAL1_HVD_HOSTS", "")
     hosts, out = tmp_path / "hosts", tmp_path / "run"
     hosts.write_text(f"{HOSTS[0]}\n{HOSTS[1]}  # a comment\n")
-    flags = train_flags(small_data, out, "--epochs", "400", "--batch-size", "12")
+    flags = train_flags(small_data, out, "--epochs", "200", "--batch-size", "12")
     job = start([*horovodrun(hosts, 2), *flags, "--elastic", *EXACT])
     read_until(job, "epoch 5/")
     with hosts.open("a") as handle:
@@ -90,7 +93,7 @@ def test_a_rank_joins(small_data: Path, tmp_path: Path, monkeypatch) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["world_size"], metrics["global_batch_size"]) == (3, 24)
     whole = tmp_path / "whole"
-    flags = train_flags(small_data, whole, "--epochs", "400", "--batch-size", "24", *EXACT[:2])
+    flags = train_flags(small_data, whole, "--epochs", "200", "--batch-size", "24", *EXACT[:2])
     alone = run([BIN / "python", *flags, "--warmup-examples", "600"])
     assert alone.returncode == 0, alone.stderr
     assert_same_weights(out, whole)
@@ -106,9 +109,11 @@ def after_signal(job: subprocess.Popen[str], out: Path, number: signal.Signals) 
     return errors
 
 
-def test_one_command_and_a_killed_rank(small_data: Path, tmp_path: Path) -> None:
+def test_one_command_and_a_killed_rank(small_data: Path, tmp_path: Path, monkeypatch) -> None:
     """The batch of a rank stays, and the global batch follows the ranks."""
     out = tmp_path / "run"
+    # Longer than the test: the others have to hear of it from those that heard of it first.
+    monkeypatch.setenv("HOROVOD_GLOO_TIMEOUT_SECONDS", "600")
     flags = train_flags(small_data, out, "--epochs", "300")[2:]
     job = start([LAUNCH / "elastic", "--ranks", "3", *flags])
     errors = after_signal(job, out, signal.SIGKILL)
@@ -135,6 +140,71 @@ def test_a_stopped_rank_is_lost(small_data: Path, tmp_path: Path) -> None:
     assert json.loads((out / "metrics.json").read_text())["epochs"] == 300
 
 
+def test_a_host_that_cannot_be_reached(small_data: Path, tmp_path: Path) -> None:
+    """It is left out; the others go on."""
+    hosts, out = tmp_path / "hosts", tmp_path / "run"
+    hosts.write_text(f"{HOSTS[0]}\n{HOSTS[1]}\n")
+    flags = train_flags(small_data, out, "--epochs", "300")[2:]
+    job = start([LAUNCH / "elastic", "--hosts", hosts, *flags])
+    read_until(job, "epoch 5/")
+    with hosts.open("a") as handle:
+        handle.write("no-such-host.invalid\n")
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 0, errors
+    assert "2 ranks now, going on after epoch" in errors
+    assert json.loads((out / "metrics.json").read_text())["epochs"] == 300
+
+
+def test_one_host_of_three_cannot_be_reached(small_data: Path, tmp_path: Path) -> None:
+    """Two are wanted: the third takes its place, or is not needed."""
+    hosts, out = tmp_path / "hosts", tmp_path / "run"
+    hosts.write_text(f"{HOSTS[0]}\nno-such-host.invalid\n{HOSTS[1]}\n")
+    flags = train_flags(small_data, out, "--epochs", "5")[2:]
+    job = run([LAUNCH / "elastic", "--max", "2", "--hosts", hosts, *flags])
+    assert job.returncode == 0, job.stderr
+    assert json.loads((out / "metrics.json").read_text())["world_size"] == 2
+
+
+def test_a_rank_is_killed_as_it_starts(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = train_flags(small_data, out, "--epochs", "5")[2:]
+    job = start([LAUNCH / "elastic", "--ranks", "3", *flags])
+    send(_rank(job.pid, 2), signal.SIGKILL)
+    _, errors = job.communicate(timeout=TIMEOUT)
+    assert job.returncode == 0, errors
+    assert json.loads((out / "metrics.json").read_text())["world_size"] == 2
+
+
+def _rank(launcher: int, rank: int) -> int:
+    """Wait for a rank's process to start."""
+    until = time.monotonic() + TIMEOUT
+    while time.monotonic() < until:
+        for child in psutil.Process(launcher).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if child.cmdline()[1:3] == ["-m", "tal1_hvd.train"] and (
+                    child.environ().get("HOROVOD_RANK") == str(rank)
+                ):
+                    return child.pid
+    raise TimeoutError
+
+
+def test_mistakes_cost_a_line(tmp_path: Path) -> None:
+    wrong = run([LAUNCH / "elastic", "--rnks", "3"])
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("tal1-hvd: error: unrecognized arguments: --rnks 3")
+    assert wrong.stderr.count("\n") == 1
+    wrong = run([LAUNCH / "elastic", "--epochs", "-1"])
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("tal1-hvd: error: --epochs: ")
+    assert wrong.stderr.count("\n") == 1
+    (tmp_path / "hosts").write_text("a b\n")
+    wrong = run([LAUNCH / "elastic", "--hosts", tmp_path / "hosts"])
+    assert wrong.returncode == 2
+    assert wrong.stderr == (
+        f"launch/elastic: error: --hosts: {tmp_path}/hosts:1: expected NAME:RANKS, got 'a b'\n"
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_of_it(number: signal.Signals, small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -142,10 +212,11 @@ def test_a_signal_ends_all_of_it(number: signal.Signals, small_data: Path, tmp_p
     read_until(job, "epoch 3/")
     ranks = json.loads((out / "manifest.json").read_text())["ranks"]
     send(job.pid, number)
-    job.communicate(timeout=60)
-    assert job.returncode != 0
-    commands = [Path(f"/proc/{rank['process']}/cmdline") for rank in ranks]
-    assert not any(command.exists() and command.read_bytes() for command in commands)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 75, errors
+    assert (out / "checkpoints" / "last.npz").exists()
+    assert f"go on with: launch/elastic --out {out} --resume" in errors
+    assert not living([rank["process"] for rank in ranks])
     resumed = run([LAUNCH / "elastic", "--out", out, "--resume", "--epochs", "5"])
     assert resumed.returncode == 0, resumed.stderr
 
@@ -156,6 +227,18 @@ def test_a_rank_that_gets_a_signal_leaves_alone(small_data: Path, tmp_path: Path
     errors = after_signal(job, out, signal.SIGTERM)
     assert "1 rank now, going on after epoch" in errors
     assert json.loads((out / "metrics.json").read_text())["epochs"] == 300
+
+
+def test_nobody_reads_what_it_says_any_more(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [LAUNCH / "elastic", *train_flags(small_data, out, "--epochs", "100")[2:]]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while b"epoch 1/" not in job.stdout.readline():
+        pass
+    job.stdout.close()
+    assert job.wait(TIMEOUT) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["epochs"], metrics["world_size"]) == (100, 2)
 
 
 @pytest.mark.parametrize("flags", [(), ("--ranks", "2")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,49 @@ def test_elastic_refuses_in_one_line(words, said):
     assert refused.returncode == 2
 
 
+def discover(file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ROOT / "launch" / "discover-hosts"],
+        env={"PATH": "/usr/bin:/bin", "TAL1_HVD_HOSTS": str(file)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_hosts_of_an_elastic_job(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("# two\n\n  node-1.cluster:4  # comment\r\nlocalhost\n10.0.0.2:2")
+    found = discover(hosts)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout == "node-1.cluster:4\nlocalhost:1\n10.0.0.2:2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a:1\nb;id>x;:1\n", ":2: expected NAME:RANKS, got 'b;id>x;:1'"),
+        ("a slots=2\n", ":1: expected NAME:RANKS, got 'a slots=2'"),
+        ("a:x\n", ":1: expected NAME:RANKS, got 'a:x'"),
+        ("a:0\n", ":1: expected NAME:RANKS, got 'a:0'"),
+        ("-oProxyCommand=id:1\n", ":1: expected NAME:RANKS, got '-oProxyCommand=id:1'"),
+        ("a\x1b[31m\n", ":1: expected NAME:RANKS, got 'a?[31m'"),
+        ("a:2\nb\na\n", ":3: 'a' was there before; give its ranks in one line, as a:2"),
+        ("# none\n", ": names no host"),
+        ("", ": names no host"),
+        (None, ": cannot be read"),
+    ],
+)
+def test_files_that_name_no_hosts(tmp_path, text, said):
+    """By its exit code horovodrun goes on with the hosts that it has."""
+    if text is not None:
+        (tmp_path / "hosts").write_text(text)
+    refused = discover(tmp_path / "hosts")
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr == f"discover-hosts: error: {tmp_path}/hosts{said}\n"
+
+
 class TestEntrypoint:
     def test_explains_itself(self):
         shown = entrypoint()
@@ -79,9 +123,21 @@ class TestEntrypoint:
         assert entrypoint("echo", "hello").stdout == "hello\n"
         assert entrypoint("healthy").returncode == 0
 
-    def test_workers_for_an_elastic_job(self):
-        found = entrypoint("discover", "2", TAL1_HVD_WORKERS="localhost")
+    def test_workers_for_an_elastic_job(self, tmp_path):
+        """One that does not listen yet is left out."""
+        here = {"TAL1_HVD_WORKERS": "localhost", "TMPDIR": str(tmp_path)}
+        try:
+            socket.create_server(("127.0.0.1", 2222)).close()
+        except OSError:
+            pytest.skip("port 2222 of this machine is taken")
+        none = entrypoint("discover", "2", **here)
+        assert (none.returncode, none.stdout) == (2, "")
+        assert "no worker by the name localhost listens" in none.stderr
+        with socket.create_server(("127.0.0.1", 2222)):
+            found = entrypoint("discover", "2", **here)
         assert found.stdout == "127.0.0.1:2\n"
+        # It may be too busy to answer at once, later.
+        assert entrypoint("discover", "2", **here).stdout == "127.0.0.1:2\n"
 
     @pytest.mark.parametrize(
         ("words", "said"),

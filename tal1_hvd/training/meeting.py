@@ -12,10 +12,12 @@ from typing import Any
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator, connect
 from tal1_hvd.distributed.environment import allow_timeline
+from tal1_hvd.distributed.horovod_communicator import load_horovod
+from tal1_hvd.distributed.rendezvous import come_together
 from tal1_hvd.distributed.watchdog import Watchdog
 from tal1_hvd.errors import InputError
 from tal1_hvd.machine import quick_keras_import, start_tensorflow, usable_cores
-from tal1_hvd.training.begin import Begun, Request
+from tal1_hvd.training.begin import Begun, Request, begin
 from tal1_hvd.training.checkpoint import Checkpoint
 from tal1_hvd.training.elastic import Memory, Newest, newest, settled
 from tal1_hvd.training.manifest import make_manifest
@@ -59,9 +61,13 @@ def meet(
         expected, _ = request.expected()
         if request.timeline:
             allow_timeline()
-        communicator = connect(
-            expected.strategy, request.replicas, expected.threads, not expected.peer_to_peer
-        )
+        busy = not expected.peer_to_peer
+        with contextlib.ExitStack() as connecting:
+            if memory is not None:
+                # First what takes long: whoever is lost after they have come together ends the job.
+                load_horovod(busy)
+                connecting.enter_context(come_together(expected.stall_timeout))
+            communicator = connect(expected.strategy, request.replicas, expected.threads, busy)
     rank, size = communicator.rank, communicator.size
     reporter = make_reporter() if rank == 0 else Silent()
     if memory is not None:
@@ -95,7 +101,9 @@ def meet(
     found = Newest() if memory is None else newest(communicator, memory)
     path = found.folder or communicator.broadcast_json(begun and str(begun.folder.path))
     if path is None:
-        raise InputError("rank 0 was lost before the run had begun; start the job again")
+        # Whoever was rank 0 at first was lost before it could.
+        begun = together(communicator, lambda: begin(request, size, True) if rank == 0 else None)
+        path = communicator.broadcast_json(begun and str(begun.folder.path))
     folder = RunFolder(Path(path))
     together(communicator, lambda: stack.enter_context(folder.lock()) if rank == 0 else None)
     if memory is not None:

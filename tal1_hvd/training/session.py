@@ -29,7 +29,7 @@ from tal1_hvd.training.plan import Plan
 from tal1_hvd.training.recording import recorded
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.settings import describe_way
+from tal1_hvd.training.settings import TrainSettings, describe_way
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     """
     elastic = launched_elastically() and request.expected()[0].elastic
     if request.changes.get("elastic") and not elastic:
+        if not request.resume:
+            # Raises what is wrong with other settings, which launch/elastic asks for.
+            TrainSettings(**request.changes)
         raise InputError(
             "--elastic: needs ranks that horovodrun --host-discovery-script has started; "
             "launch/elastic does that"
@@ -95,11 +98,12 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     except KeyboardInterrupt:
         if begun is None:
             raise
-        raise KeyboardInterrupt(_go_on(begun.folder)) from None
+        raise KeyboardInterrupt(_go_on(begun.folder, elastic)) from None
 
 
-def _go_on(folder: RunFolder) -> str:
-    return f"tal1-hvd train --out {folder.path} --resume"
+def _go_on(folder: RunFolder, elastic: bool) -> str:
+    command = "launch/elastic" if elastic else "tal1-hvd train"
+    return f"{command} --out {folder.path} --resume"
 
 
 def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Result:
@@ -161,7 +165,7 @@ def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Res
         if not isinstance(stopped, Left):
             # Whoever sent the signal may have sent it to the launcher too.
             communicator.close(launcher=False)
-        raise type(stopped)(_go_on(folder)) from None
+        raise type(stopped)(_go_on(folder, meeting.memory is not None)) from None
     # No rank leaves, and stops giving signs of life, before all are done.
     communicator.close()
     return Result(folder.path, metrics, rank)

@@ -272,9 +272,10 @@ class _Course:
 
         Where ranks may come and go, those leave alone that got a signal, unless all did.
         """
+        if (stopped or changed) and self._is_first:
+            # Others may be about to get their signals, and new ranks can take long to start.
+            self._save()
         if stopped and (self._keeper is None or stopped == self._process[1]):
-            if self._is_first:
-                self._save()
             raise Stopped(self.last.progress.describe())
         if stopped and self._signals.received:
             raise Left(self.last.progress.describe())
