@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tal1_hvd.distributed import stop_monitor
@@ -230,12 +229,10 @@ def test_launchers_are_those_above_a_rank(begin, tmp_path):
     """By the name of their program, however many shells are in between."""
     launcher = tmp_path / "mpirun"
     launcher.symlink_to("/bin/bash")
-    started = begin([launcher, "-c", 'sh -c "cat; true"; true'])
-    started.stdin.flush()
-    child = psutil.Process(started.pid)
-    while not (children := child.children()):
-        assert started.poll() is None
-    assert launchers(children[0].pid) == [started.pid]
+    started = begin([launcher, "-c", "sh -c 'echo $$; cat; true'; true"])
+    # Before it says so it is the launcher still, by its name too.
+    child = int(started.stdout.readline())
+    assert launchers(child) == [started.pid]
     assert launchers(started.pid) == [started.pid]
     assert launchers(os.getpid()) == []
 
