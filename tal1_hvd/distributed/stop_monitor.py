@@ -126,7 +126,9 @@ def _read(process: int, name: str) -> str:
 
 def end(process: int, seconds: float, timeout: float) -> None:
     """Name a process and kill it, upon which the launcher ends the job."""
-    rank = launched_rank(environment_of(process))
+    # By the job that Slurm runs mpirun in, that is a rank, too.
+    is_launcher = process in launchers(os.getppid())
+    rank = None if is_launcher else launched_rank(environment_of(process))
     name = "the launcher" if rank is None else f"rank {rank}"
     consequence = "ending the job; go on with --resume"
     if launched_elastically() and rank is not None:
