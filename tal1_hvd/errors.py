@@ -10,6 +10,15 @@ class InputError(ValueError):
     file (and line), says what was wanted and what was found, and what to do about it.
     """
 
+    exit_code = 2
+
+
+class LostRanksError(InputError):
+    """Ranks did not come that others wait for; upon this exit code horovodrun ends the job."""
+
+    # EX_UNAVAILABLE of <sysexits.h>.
+    exit_code = 69
+
 
 def printable(text: object) -> str:
     """Return text as one line that cannot steer a terminal, whoever wrote it."""

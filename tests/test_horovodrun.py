@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 from pathlib import Path
@@ -32,15 +33,15 @@ def test_exit_code(text, code):
 def horovod(monkeypatch):
     """Stand in for Horovod's own; what it starts is noted."""
     started = []
-    shell = SimpleNamespace(
-        execute=lambda *words, **options: started.append((words, options)),
-        prefix_connection=lambda source, *_: source.read(),
-    )
+    shell = SimpleNamespace(execute=lambda *words, **options: started.append((words, options)))
+    http = ModuleType("horovod.runner.http.http_server")
+    http.RendezvousHTTPServer = type("RendezvousHTTPServer", (), {"request_queue_size": 5})
     launch = ModuleType("horovod.runner.launch")
     util = ModuleType("horovod.runner.common.util")
     util.safe_shell_exec = shell
-    for name in ("horovod", "horovod.runner", "horovod.runner.common"):
+    for name in ("horovod", "horovod.runner", "horovod.runner.common", "horovod.runner.http"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "horovod.runner.http.http_server", http)
     monkeypatch.setitem(sys.modules, "horovod.runner.launch", launch)
     monkeypatch.setitem(sys.modules, "horovod.runner.common.util", util)
     monkeypatch.setattr(os, "execve", lambda *words: started.append(words))
@@ -68,6 +69,33 @@ def test_ranks_are_run_here_and_all_else_by_horovod(horovod):
     horovod.launch.run_commandline = start
     assert main() == 7
     assert horovod.started == [(("ssh x true\nexit $?",), {"stdout": None})]
+
+
+def test_all_end_once_one_has_given_up(horovod):
+    """Others may never end by themselves; and Horovod would wait for these."""
+    commands = ["import signal; signal.pause()", "import signal; signal.pause()", "exit(69)"]
+    codes = {}
+
+    def run(number: int) -> None:
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            commands[number].replace("exit", "raise SystemExit"),
+        ]
+        codes[number] = horovod.shell.execute(
+            shlex.join(words), index=number, events=[threading.Event()]
+        )
+
+    def start():
+        for number in range(3):
+            threading.Thread(target=run, args=[number], daemon=True).start()
+        threading.Event().wait()
+
+    horovod.launch.run_commandline = start
+    assert main() == 69
+    assert codes[0] == codes[1] == 128 + 15
 
 
 def test_a_stream_that_nobody_reads_goes_nowhere():

@@ -233,12 +233,42 @@ def test_nobody_reads_what_it_says_any_more(small_data: Path, tmp_path: Path) ->
     out = tmp_path / "run"
     command = [LAUNCH / "elastic", *train_flags(small_data, out, "--epochs", "100")[2:]]
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while b"epoch 1/" not in job.stdout.readline():
-        pass
+    said = b""
+    while b"epoch 1/" not in said:
+        line = job.stdout.readline()
+        assert line, said
+        said += line
     job.stdout.close()
     assert job.wait(TIMEOUT) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["world_size"]) == (100, 2)
+
+
+def come_together(tmp_path: Path, ranks: int, away: int) -> subprocess.CompletedProcess[str]:
+    """Run only that part of as many ranks on one host."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"localhost:{ranks}\n")
+    command = horovodrun(hosts, ranks)
+    command[command.index("--max-np") + 1] = str(ranks)
+    return run([*command, PROGRAMS / "comes_together.py", str(away)])
+
+
+def test_many_come_together(tmp_path: Path) -> None:
+    """Horovod's own server, by itself, would turn some away."""
+    job = come_together(tmp_path, 32, -1)
+    assert job.returncode == 0, job.stderr
+    told = {line.rpartition(":")[2] for line in job.stdout.splitlines() if " of 32" in line}
+    assert told == {f"rank {rank} of 32" for rank in range(32)}
+
+
+def test_one_that_never_comes_ends_the_job(tmp_path: Path) -> None:
+    """It has not ended, so that Horovod would wait for it for ever."""
+    job = come_together(tmp_path, 3, 1)
+    assert job.returncode == 69, job.stderr
+    assert "some ranks did not come within 1 s; go on with --resume" in job.stderr
+    assert "Traceback" not in job.stderr
+    program = str(PROGRAMS / "comes_together.py")
+    assert not [p for p in psutil.process_iter(["cmdline"]) if program in (p.info["cmdline"] or [])]
 
 
 @pytest.mark.parametrize("flags", [(), ("--ranks", "2")])

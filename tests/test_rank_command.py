@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import io
 import os
+import re
 import shlex
 import sys
 import threading
-from typing import IO, TextIO
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +19,6 @@ from tal1_hvd.distributed.rank_command import run_rank
 # What it does upon SIGTERM, and that it waits for it.
 AWAITING = "import os, signal; signal.signal(15, {}); print('ready', flush=True); signal.pause()"
 LEAVING, STAYING = "lambda *_: os._exit(75)", "lambda *_: signal.pause()"
-
-
-def copy(source: IO[bytes], target: TextIO, name: str, index: int | None, timed: bool) -> None:
-    """Stand in for Horovod's own."""
-    for line in source:
-        target.write(f"{name} {index} {timed} {line.decode()}")
 
 
 class Setting(io.StringIO):
@@ -45,17 +40,17 @@ def python(program: str) -> str:
 def ended(program: str, asked: bool = True) -> int:
     """Run a program, and end it when it is ready: at the user's wish, or as others have failed."""
     events = [threading.Event(), threading.Event()]
-    return run_rank(copy, python(program), events, stdout=Setting(events[0 if asked else 1]))
+    return run_rank(python(program), events, stdout=Setting(events[0 if asked else 1]))
 
 
 def test_output_and_code():
     out, err = io.StringIO(), io.StringIO()
     program = "import sys; print('a b'); sys.exit('$HOME; *')"
-    code = run_rank(copy, python(program), [threading.Event()], 3, out, err, True)
+    code = run_rank(python(program), [threading.Event()], 3, out, err)
     assert (code, out.getvalue(), err.getvalue()) == (
         1,
-        "stdout 3 True a b\n",
-        "stderr 3 True $HOME; *\n",
+        "[3]<stdout>:a b\n",
+        "[3]<stderr>:$HOME; *\n",
     )
 
 
@@ -101,25 +96,40 @@ def test_it_reads_nothing_from_the_terminal():
     os.dup2(read_end, 0)
     out = io.StringIO()
     try:
-        run_rank(copy, python("import sys; print(repr(sys.stdin.read()))"), [], 0, out)
+        run_rank(python("import sys; print(repr(sys.stdin.read()))"), [], 0, out)
     finally:
         for descriptor in (read_end, write_end):
             os.close(descriptor)
         os.dup2(ours, 0)
         os.close(ours)
-    assert out.getvalue() == "stdout 0 False ''\n"
+    assert out.getvalue() == "[0]<stdout>:''\n"
 
 
-def test_output_that_is_no_text_is_left_out():
+def test_output_that_is_no_text_costs_its_letters_alone():
     out = io.StringIO()
     program = r"import os; os.write(1, b'one\n\xff\ntwo\n')"
-    assert run_rank(copy, python(program), [], 0, out) == 0
-    assert out.getvalue() == "stdout 0 False one\nstdout 0 False two\n"
+    assert run_rank(python(program), [], 0, out) == 0
+    assert out.getvalue() == "[0]<stdout>:one\n[0]<stdout>:\ufffd\n[0]<stdout>:two\n"
+
+
+def test_output_that_cannot_be_expressed():
+    content = io.BytesIO()
+    out = io.TextIOWrapper(content, "latin-1")
+    program = r"import os; os.write(1, b'\xe2\x82\xac 5\n')"
+    assert run_rank(python(program), [], 0, out) == 0
+    assert content.getvalue() == b"[0]<stdout>:? 5\n"
+
+
+def test_lines_that_begin_with_the_time():
+    out = io.StringIO()
+    assert run_rank(python("print('x')"), [], 0, out, prefix_output_with_timestamp=True) == 0
+    assert re.fullmatch(r"\w{3} \w{3} .\d \d\d:\d\d:\d\d \d{4}\[0\]<stdout>:x\n", out.getvalue())
 
 
 def test_it_ends_where_its_output_finds_no_room(capsys):
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    assert run_rank(fail, python("while True: print('more than a pipe holds')"), [], 2)
+    with Path("/dev/full").open("w") as full:
+        code = run_rank(python("while True: print('more than a pipe holds')"), [], 2, full)
+        assert code
+        with contextlib.suppress(OSError):
+            full.close()
     assert "horovodrun: stdout of rank 2: No space left on device\n" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Ranks of one training meet the same error; one of them says it.
         if argv[:1] != ["train"] or launched_rank() in (None, 0):
             report(str(error))
-        return 2
+        return error.exit_code
     except KeyboardInterrupt as interrupt:
         report("; go on with: ".join(["interrupted", *map(str, interrupt.args)]))
         return 130

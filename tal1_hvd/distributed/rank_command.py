@@ -2,24 +2,24 @@
 
 Horovod's own (``safe_shell_exec.execute`` of 0.28.1) puts a process between, in which two threads
 wait for the rank; where the wrong one is first, the rank's exit code is lost and 0 takes its place.
+It leaves lines out, too, that come together with a byte that is no UTF-8.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from typing import IO, TextIO
 
 from tal1_hvd.distributed.end_with_parent import end_with_parent
-
-# Source, target, its name, the rank, and whether lines begin with the time.
-Copy = Callable[[IO[bytes], TextIO, str, "int | None", bool], None]
 
 # Seconds between looks at whether the job ends...
 _BETWEEN_LOOKS = 0.1
@@ -29,7 +29,6 @@ _FOR_A_CHECKPOINT, _AFTER_OTHERS = 25.0, 5.0
 
 
 def run_rank(
-    copy: Copy,
     command: str,
     events: Sequence[threading.Event],
     index: int | None = None,
@@ -41,9 +40,6 @@ def run_rank(
 
     Parameters
     ----------
-    copy : callable
-        Copies what it writes to a stream, line by line, until its end. If that fails, as the disk
-        is full, the command finds its own closed.
     command : str
         Words quoted for a shell, which there is none of.
     events : sequence of threading.Event
@@ -53,7 +49,8 @@ def run_rank(
     index : int, optional
         The rank.
     stdout, stderr : file, optional
-        Where its output goes; default: where this process's goes.
+        Where its output goes; default: where this process's goes. If nothing can be written there,
+        as the disk is full, the command finds its own closed.
     prefix_output_with_timestamp : bool
 
     Returns
@@ -70,25 +67,24 @@ def run_rank(
         start_new_session=True,
     )
 
-    def copy_all(source: IO[bytes], target: TextIO, name: str) -> None:
-        with source:
-            while True:
-                try:
-                    return copy(source, target, name, index, prefix_output_with_timestamp)
-                except UnicodeError:
-                    # Binary, or what the target cannot express: go on after it.
-                    continue
-                except OSError as error:
-                    with contextlib.suppress(OSError):
-                        sys.stderr.write(f"horovodrun: {name} of rank {index}: {error.strerror}\n")
-                    return None
+    def copy(source: IO[bytes], target: TextIO, name: str) -> None:
+        # As Horovod's lines begin.
+        prefix = "" if index is None else f"[{index}]<{name}>:"
+        with io.TextIOWrapper(source, "utf-8", "replace", newline="") as lines:
+            try:
+                for line in lines:
+                    moment = time.asctime() if prefix_output_with_timestamp and prefix else ""
+                    _write(target, f"{moment}{prefix}{line}")
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    sys.stderr.write(f"horovodrun: {name} of rank {index}: {error.strerror}\n")
 
     ended = threading.Event()
     threads = [
         threading.Thread(target=target, args=args, daemon=True)
         for target, args in (
-            (copy_all, (process.stdout, stdout or sys.stdout, "stdout")),
-            (copy_all, (process.stderr, stderr or sys.stderr, "stderr")),
+            (copy, (process.stdout, stdout or sys.stdout, "stdout")),
+            (copy, (process.stderr, stderr or sys.stderr, "stderr")),
             (_end_upon, (events, process, ended)),
         )
     ]
@@ -100,6 +96,14 @@ def run_rank(
         copier.join()
     ended.set()
     return code if code >= 0 else 128 - code
+
+
+def _write(target: TextIO, text: str) -> None:
+    try:
+        target.write(text)
+    except UnicodeEncodeError:
+        target.write(text.encode("ascii", "replace").decode())
+    target.flush()
 
 
 def _end_upon(

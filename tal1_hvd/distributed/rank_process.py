@@ -61,14 +61,14 @@ def end_rank(error: Exception) -> NoReturn:
     Parameters
     ----------
     error : Exception
-        InputError is said in a line, with exit code 2; others with their traceback, and 1.
+        InputError is said in a line, with its exit code; others with their traceback, and 1.
     """
     rank = launched_rank() or 0
     if isinstance(error, InputError):
         # Other ranks most likely meet the same; rank 0 says it, and the launcher ends them.
         if rank:
             time.sleep(_LET_RANK_0_SPEAK)
-        end_process(f"rank {rank}: {error}" if rank else str(error), 2)
+        end_process(f"rank {rank}: {error}" if rank else str(error), error.exit_code)
     _write("".join(traceback.format_exception(error)))
     end_process(f"rank {rank} failed: {type(error).__name__}: {error}", 1)
 

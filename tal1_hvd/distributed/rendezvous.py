@@ -23,12 +23,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
-from tal1_hvd.errors import InputError
+from tal1_hvd.errors import InputError, LostRanksError
 
-# Seconds in which rank 0 sees those that are there; ranks that are not take longer to start...
+# Seconds in which rank 0 sees those that are there; ranks that are not take longer to start. The
+# machine may be too busy for that: each time it has twice as many...
 _ROLL_CALL = 1.0
-# ...and those after which others take it for lost.
-_LONGEST_SILENCE = 10.0
+# ...up to a little less than those after which others take it for lost.
+_LONGEST_ROLL_CALL, _LONGEST_SILENCE = 8.0, 10.0
 _BETWEEN_LOOKS = 0.02
 # Seconds for one that starts, and above --stall-timeout, after which a stopped one is lost.
 _START, _MARGIN = 55.0, 15.0
@@ -81,14 +82,16 @@ class Dealer:
 
         Raises
         ------
+        LostRanksError
+            Some did not come.
         InputError
-            Its host was taken out, some did not come, or horovodrun has ended.
+            Its host was taken out, or horovodrun has ended.
         """
         try:
             _, answer = self.send("GET", f"/{_QUESTION}/{self._host}:{self._number}", wait=wait)
             place = Place(*map(int, answer.decode().split(",")))
         except TimeoutError:
-            raise InputError(
+            raise LostRanksError(
                 f"elastic: some ranks did not come within {wait:.0f} s; go on with --resume"
             ) from None
         except (OSError, ValueError, TypeError) as error:
@@ -101,12 +104,15 @@ class Dealer:
             )
         return place
 
-    def all_are_there(self, place: Place) -> bool:
-        """Call the roll of those that were dealt places; all of them get the same answer."""
+    def all_are_there(self, place: Place, roll_call: float) -> bool:
+        """Call the roll of those that were dealt places; all of them get the same answer.
+
+        Rank 0 waits for them for `roll_call` seconds.
+        """
         self.send("PUT", f"/{_ROLL}/{place.rank}", b"here", _LONGEST_SILENCE)
         if place.rank == 0:
             missing = set(range(place.size))
-            until = time.monotonic() + _ROLL_CALL
+            until = time.monotonic() + roll_call
             while missing and time.monotonic() < until:
                 missing = {rank for rank in missing if not self._read(str(rank))}
                 time.sleep(_BETWEEN_LOOKS if missing else 0)
@@ -126,13 +132,15 @@ class Dealer:
 
 def settle(dealer: Dealer, wait: float | None) -> Place:
     """Return this process's place when all that have one are there."""
+    roll_call = _ROLL_CALL
     while True:
         place = dealer.ask(wait)
         try:
-            if dealer.all_are_there(place):
+            if dealer.all_are_there(place, roll_call):
                 return place
         except OSError as error:
             raise InputError(f"elastic: horovodrun is gone ({error})") from None
+        roll_call = min(2 * roll_call, _LONGEST_ROLL_CALL)
 
 
 @contextmanager
