@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -15,6 +17,7 @@ from fault_jobs import (
     IN_TIME,
     LAUNCH,
     Job,
+    MissingError,
     Row,
     Setting,
     complaint,
@@ -31,15 +34,20 @@ from fault_jobs import (
     until_saved,
 )
 
-_AGENT = """\
-#!/usr/bin/env bash
-# Stands for ssh: runs a command in the network namespace that has a host's address.
-host=
-while [[ $1 == -* || -z $host ]]; do
-    case $1 in -o | -p | -i | -F | -l) shift 2 ;; -*) shift ;; *) host=$1; shift ;; esac
-done
-name=${PREFIX}${host##*.}
-exec ip netns exec "$name" unshare --uts bash -c "hostname $name; $*"
+# Of the second machine: for a key made for it, on its wire alone.
+_SSHD = """\
+ListenAddress {address}
+HostKey {folder}/key
+AuthorizedKeysFile {folder}/key.pub
+PermitRootLogin prohibit-password
+PidFile none
+StrictModes no
+UsePAM no
+"""
+_SSH = """\
+#!/bin/sh
+exec {ssh} -F none -i {folder}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
+    -o LogLevel=ERROR "$@"
 """
 
 
@@ -116,13 +124,13 @@ def network_cut_elastic(setting: Setting) -> Row:
 
 @contextlib.contextmanager
 def _two_machines() -> Iterator[tuple[list[str], dict[str, str], str]]:
-    """Make two network namespaces with a wire between them; needs root.
+    """Make two network namespaces with a wire between them; needs root and OpenSSH.
 
     Yields
     ------
     addresses : list of str
     environment : dict
-        With a stand-in for ssh, ``ssh``, on the PATH.
+        With an ``ssh`` on the PATH that may enter the second.
     there : str
         The second namespace, whose ``wire`` can be cut.
     """
@@ -132,9 +140,6 @@ def _two_machines() -> Iterator[tuple[list[str], dict[str, str], str]]:
     addresses = [f"10.213.7.{number}" for number in (1, 2)]
     hosts = "".join(f"{a} {n}\n" for a, n in zip(addresses, names, strict=True))
     with tempfile.TemporaryDirectory() as folder:
-        agent = Path(folder) / "ssh"
-        agent.write_text(_AGENT.replace("${PREFIX}", prefix))
-        agent.chmod(0o755)
         try:
             for name in names:
                 _ip("netns", "add", name)
@@ -147,7 +152,8 @@ def _two_machines() -> Iterator[tuple[list[str], dict[str, str], str]]:
                 _ip("-n", name, "addr", "add", f"{address}/24", "dev", "wire")
                 for device in ("lo", "wire"):
                     _ip("-n", name, "link", "set", device, "up")
-            yield addresses, {"PATH": f"{folder}:{os.environ['PATH']}"}, names[1]
+            with _ssh(Path(folder), names[1], addresses[1]):
+                yield addresses, {"PATH": f"{folder}:{os.environ['PATH']}"}, names[1]
         finally:
             for name in names:
                 with contextlib.suppress(subprocess.CalledProcessError, OSError):
@@ -156,9 +162,36 @@ def _two_machines() -> Iterator[tuple[list[str], dict[str, str], str]]:
                     (Path("/etc/netns") / name).rmdir()
 
 
+@contextlib.contextmanager
+def _ssh(folder: Path, name: str, address: str) -> Iterator[None]:
+    """Let SSH's server run in a namespace, and end all that runs there after the block."""
+    ssh, sshd = shutil.which("ssh"), shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not (ssh and sshd):
+        raise MissingError("needs OpenSSH's server and client")
+    key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")]
+    subprocess.run(key, check=True)
+    (folder / "sshd_config").write_text(_SSHD.format(address=address, folder=folder))
+    (folder / "ssh").write_text(_SSH.format(ssh=ssh, folder=folder))
+    (folder / "ssh").chmod(0o755)
+    # Where the server insists on having been installed for a machine that starts it.
+    Path("/run/sshd").mkdir(exist_ok=True)
+    serve = [sshd, "-D", "-f", folder / "sshd_config"]
+    with subprocess.Popen(_in_machine(name, serve)) as server:
+        try:
+            yield
+        finally:
+            for process in _ip("netns", "pids", name).split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+            server.kill()
+
+
 def _in_first_machine(there: str, command: Sequence[object]) -> list[object]:
     """Return a command line that runs another in the first of `_two_machines`."""
-    name = f"{there[:-1]}1"
+    return _in_machine(f"{there[:-1]}1", command)
+
+
+def _in_machine(name: str, command: Sequence[object]) -> list[object]:
     script = f'hostname {name}; exec "$@"'
     return ["ip", "netns", "exec", name, "unshare", "--uts", "bash", "-c", script, "x", *command]
 
@@ -168,5 +201,5 @@ def _switch_wire(there: str, state: str) -> None:
     _ip("-n", there, "link", "set", "wire", state)
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+def _ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
