@@ -6,8 +6,8 @@ Half of the kills meet jobs of 2 ranks under mpirun, half elastic ones of 3 unde
 each a random rank at a random moment from its start to its end, by SIGKILL, SIGSTOP and SIGTERM in
 turn. Afterwards a run goes on by --resume where it has ended, and its result is compared with that
 of a run that nothing befell. Each of the other faults comes once. With Horovod from launch/setup;
-faults of the network and the disk need root, those of the network OpenSSH's server and iproute2, that
-of the clock libfaketime; else they are left out.
+faults of the network and the disk need root, those of the network OpenSSH's server and iproute2,
+that of the clock libfaketime; else they are left out.
 
 Exit code: 0 if nothing was lost and everything ended or went on within 60 seconds; else 1.
 """

@@ -53,15 +53,15 @@ def runs(small_data: Path, tmp_path: Path, monkeypatch) -> Iterator[Path]:
 
 
 @contextmanager
-def _training() -> Iterator[Iterator[str]]:
-    """Start a cluster; yield what its launcher says from epoch 5 on."""
+def _training(begun: str = "epoch 5/") -> Iterator[Iterator[str]]:
+    """Start a cluster; yield what its launcher says from some words on."""
     started = run([*COMPOSE, *UP, "-d"])
     assert started.returncode == 0, started.stderr
     with subprocess.Popen(
         [*COMPOSE, "logs", "-f", "launcher"], stdout=subprocess.PIPE, text=True
     ) as logs:
         assert logs.stdout is not None
-        assert any("epoch 5/" in line for line in logs.stdout)
+        assert any(begun in line for line in logs.stdout)
         yield logs.stdout
         logs.terminate()
 
@@ -142,3 +142,13 @@ def test_stopped_in_good_order(stop: list[str], runs: Path, monkeypatch) -> None
         assert any("stopped by a signal after epoch" in line for line in lines)
     assert _exit_code() == 75
     assert (runs / "cluster" / "checkpoints" / "last.npz").exists()
+
+
+@pytest.mark.parametrize("options", ["", "--elastic"])
+def test_stopped_as_it_starts(options: str, runs: Path, monkeypatch) -> None:
+    """Before there is a rank that could hear of it."""
+    monkeypatch.setenv("TRAIN", f"{options} --data /data --epochs 100000")
+    with _training("3 workers, 1 ranks each"):
+        stopped = run(["docker", "stop", "-t", "60", "tal1-test-launcher-1"])
+        assert stopped.returncode == 0, stopped.stderr
+    assert _exit_code() == 75
