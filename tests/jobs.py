@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 BIN = Path(sys.executable).parent
 PROGRAMS = Path(__file__).parent / "programs"
@@ -37,7 +38,7 @@ def run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start(command: Sequence[str | Path]) -> subprocess.Popen[str]:
+def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
     """Start a job whose errors can be read while it runs."""
     return subprocess.Popen(
         # Where the tests run in the background of a script, SIGINT is ignored, and inherited so.
@@ -45,6 +46,7 @@ def start(command: Sequence[str | Path]) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 

@@ -82,15 +82,23 @@ def test_a_killed_rank_ends_the_job_which_goes_on(
     assert (out / "predictions.tsv").read_bytes() == (on_mpi / "predictions.tsv").read_bytes()
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_signal_leads_to_a_checkpoint(executor: str, small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("executor", "number", "code"),
+    [
+        *(pytest.param(*one.values, signal.SIGTERM, 75, marks=one.marks) for one in EXECUTORS),
+        pytest.param(*EXECUTORS[0].values, signal.SIGINT, 130, marks=EXECUTORS[0].marks),
+    ],
+)
+def test_a_signal_leads_to_a_checkpoint(
+    executor: str, number: signal.Signals, code: int, small_data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     job = start(command(executor, small_data, out, "--epochs", "100000"))
     read_until(job, "epoch 2/")
     ranks = processes(out)
-    job.send_signal(signal.SIGTERM)
+    job.send_signal(number)
     _, errors = job.communicate(timeout=TIMEOUT)
-    assert job.returncode == 75
+    assert job.returncode == code
     assert "checkpoint" in errors
     assert f"--resume --ranks 2 --launcher {executor}" in errors
     assert not [path for path in out.iterdir() if path.name.startswith(".ranks")]

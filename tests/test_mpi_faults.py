@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -176,23 +177,32 @@ def test_signal_to_mpirun_reaches_the_ranks(
     send(job.pid, signal.SIGUSR1)
     _, errors = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 75, errors
-    assert f"go on with: tal1-hvd train --out {out} --resume" in errors
+    assert f"go on with: tal1-hvd train --out {out} --resume --ranks 2\n" in errors
     resumed = run([*mpirun(2), *train_flags(small_data, out)[:2], "--out", out, "--resume"])
     assert resumed.returncode == 0, resumed.stderr
     assert_same_outcome(out, unbroken)
 
 
-def test_interrupted_job_says_how_to_go_on(small_data: Path, tmp_path: Path) -> None:
+def test_interrupted_job_says_how_to_go_on(
+    small_data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """By Ctrl-C, which a terminal sends to all that was started from it."""
     out = tmp_path / "run"
     command = [BIN / "tal1-hvd", "train", "--ranks", "2"]
-    job = start([*command, *train_flags(small_data, out, "--epochs", LONG)[2:]])
+    flags = train_flags(small_data, out, "--epochs", EPOCHS)[2:]
+    job = start([*command, *flags], start_new_session=True)
     read_until(job, "epoch 2/")
     ranks = processes(out)
-    send(job.pid, signal.SIGINT)
+    os.killpg(job.pid, signal.SIGINT)
     _, errors = job.communicate(timeout=60)
-    assert job.returncode == 130
-    assert f"interrupted; go on with: tal1-hvd train --out {out} --resume --ranks 2" in errors
+    assert job.returncode == 130, errors
+    assert f"interrupted; go on with: tal1-hvd train --out {out} --resume --ranks 2\n" in errors
     assert not living(ranks)
+    status = run([BIN / "tal1-hvd", "status", out])
+    assert f"{out}: stopped" in status.stdout
+    resumed = run([*command, "--out", out, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_outcome(out, unbroken)
 
 
 def test_ranks_end_with_a_launcher_that_is_killed(small_data: Path, tmp_path: Path) -> None:

@@ -123,11 +123,13 @@ def launch_ranks(
     Raises
     ------
     StoppedEarlyError
+    KeyboardInterrupt
+        By Ctrl-C ranks are asked to stop, too; a second one ends them.
     """
     # mpirun and our own launcher hand it on, and leave ranks the time that a checkpoint takes.
     asked = signal.SIGTERM if Path(command[0]).name == "horovodrun" else signal.SIGUSR1
     previous = {}
-    connected = early = False
+    connected = early = interrupted = False
 
     def show(line: str) -> None:
         nonlocal connected
@@ -137,7 +139,8 @@ def launch_ranks(
             sys.stdout.write(line)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal early
+        nonlocal early, interrupted
+        interrupted = interrupted or number == signal.SIGINT
         if not connected:
             # A rank that is about to start would end by it, without a word.
             early = True
@@ -151,8 +154,10 @@ def launch_ranks(
 
     given_up = threading.Event()
     job: subprocess.Popen[str] | None = None
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        previous[number] = signal.signal(number, ask)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        # What runs in the background of a script ignores Ctrl-C.
+        if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+            previous[number] = signal.signal(number, ask)
     try:
         announce()
         job = subprocess.Popen(
@@ -163,6 +168,8 @@ def launch_ranks(
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            # Ctrl-C is for this process alone, which asks ranks to stop.
+            start_new_session=True,
         )
         # A thread of its own, so that neither stream fills up and blocks the ranks. What launchers
         # and ranks say of their end once they are ended here is nobody's concern.
@@ -177,6 +184,8 @@ def launch_ranks(
         _copy(job.stdout, show)
         errors.join()
         code = job.wait()
+        if interrupted and code != 0:
+            raise KeyboardInterrupt
         if early and code != 0:
             raise StoppedEarlyError
         return code if code >= 0 else 128 - code
