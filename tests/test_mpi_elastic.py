@@ -188,21 +188,37 @@ def _rank(launcher: int, rank: int) -> int:
     raise TimeoutError
 
 
-def test_mistakes_cost_a_line(tmp_path: Path) -> None:
-    wrong = run([LAUNCH / "elastic", "--rnks", "3"])
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("tal1-hvd: error: unrecognized arguments: --rnks 3")
-    assert wrong.stderr.count("\n") == 1
-    wrong = run([LAUNCH / "elastic", "--epochs", "-1"])
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("tal1-hvd: error: --epochs: ")
-    assert wrong.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rnks", "3"], "tal1-hvd: error: unrecognized arguments: --rnks 3"),
+        (["--epochs", "-1"], "tal1-hvd: error: --epochs: "),
+        (["--data", "{here}/none"], "tal1-hvd: error: {here}/none: "),
+        (["--data", "{data}", "--out", "{here}"], "tal1-hvd: error: {here}: exists already"),
+        (["--data", "{data}", "--out", "/proc/x"], "tal1-hvd: error: /proc/x: "),
+        (
+            ["--interface", "eth99"],
+            "launch/elastic: error: --interface: this machine has no 'eth99'",
+        ),
+        (
+            ["--hosts", "{here}/hosts"],
+            "launch/elastic: error: --hosts: {here}/hosts:1: expected NAME:RANKS, got 'a b'\n",
+        ),
+    ],
+)
+def test_mistakes_cost_a_line(
+    words: list[str], said: str, small_data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Before any rank is started."""
     (tmp_path / "hosts").write_text("a b\n")
-    wrong = run([LAUNCH / "elastic", "--hosts", tmp_path / "hosts"])
-    assert wrong.returncode == 2
-    assert wrong.stderr == (
-        f"launch/elastic: error: --hosts: {tmp_path}/hosts:1: expected NAME:RANKS, got 'a b'\n"
-    )
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    names = {"here": tmp_path, "data": small_data}
+    options = ["--out", tmp_path / "out", *(word.format(**names) for word in words)]
+    wrong = run([LAUNCH / "elastic", *options])
+    assert wrong.returncode == 2, wrong.stderr
+    assert wrong.stderr.startswith(said.format(**names))
+    assert wrong.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["hosts"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -215,7 +231,7 @@ def test_a_signal_ends_all_of_it(number: signal.Signals, small_data: Path, tmp_p
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 75, errors
     assert (out / "checkpoints" / "last.npz").exists()
-    assert f"go on with: launch/elastic --out {out} --resume" in errors
+    assert f"go on with: launch/elastic --out {out} --resume --ranks 2\n" in errors
     assert not living([rank["process"] for rank in ranks])
     resumed = run([LAUNCH / "elastic", "--out", out, "--resume", "--epochs", "5"])
     assert resumed.returncode == 0, resumed.stderr

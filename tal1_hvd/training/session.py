@@ -25,11 +25,11 @@ from tal1_hvd.training.elastic import (
 )
 from tal1_hvd.training.interruptions import Left, Stopped
 from tal1_hvd.training.meeting import Meeting, meet
-from tal1_hvd.training.plan import Plan
+from tal1_hvd.training.plan import Plan, make_plan, read_goal
 from tal1_hvd.training.recording import recorded
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.settings import TrainSettings, describe_way
+from tal1_hvd.training.settings import describe_way
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     """
     elastic = launched_elastically() and request.expected()[0].elastic
     if request.changes.get("elastic") and not elastic:
-        if not request.resume:
-            # Raises what is wrong with other settings, which launch/elastic asks for.
-            TrainSettings(**request.changes)
+        _require_sound(request)
         raise InputError(
             "--elastic: needs ranks that horovodrun --host-discovery-script has started; "
             "launch/elastic does that"
@@ -98,12 +96,23 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     except KeyboardInterrupt:
         if begun is None:
             raise
-        raise KeyboardInterrupt(_go_on(begun.folder, elastic)) from None
+        raise KeyboardInterrupt(_go_on(begun.folder, ranks, elastic)) from None
 
 
-def _go_on(folder: RunFolder, elastic: bool) -> str:
+def _require_sound(request: Request) -> None:
+    """Raise InputError if ranks would refuse a request; launch/elastic asks before it has any."""
+    begun = begin(request, 1, job=True)
+    try:
+        make_plan(read_goal(request, 1), 0, 1, Silent())
+        with begun.folder.lock():
+            pass
+    finally:
+        begun.take_back()
+
+
+def _go_on(folder: RunFolder, ranks: int, elastic: bool) -> str:
     command = "launch/elastic" if elastic else "tal1-hvd train"
-    return f"{command} --out {folder.path} --resume"
+    return f"{command} --out {folder.path} --resume" + (f" --ranks {ranks}" if ranks > 1 else "")
 
 
 def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Result:
@@ -165,7 +174,8 @@ def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Res
         if not isinstance(stopped, Left):
             # Whoever sent the signal may have sent it to the launcher too.
             communicator.close(launcher=False)
-        raise type(stopped)(_go_on(folder, meeting.memory is not None)) from None
+        go_on = _go_on(folder, communicator.size, meeting.memory is not None)
+        raise type(stopped)(go_on) from None
     # No rank leaves, and stops giving signs of life, before all are done.
     communicator.close()
     return Result(folder.path, metrics, rank)
