@@ -89,12 +89,15 @@ def test_all_end_once_one_has_given_up(horovod):
         )
 
     def start():
-        for number in range(3):
-            threading.Thread(target=run, args=[number], daemon=True).start()
+        for thread in threads:
+            thread.start()
         threading.Event().wait()
 
+    threads = [threading.Thread(target=run, args=[number], daemon=True) for number in range(3)]
     horovod.launch.run_commandline = start
     assert main() == 69
+    for thread in threads:
+        thread.join(30)
     assert codes[0] == codes[1] == 128 + 15
 
 

@@ -28,8 +28,8 @@ from tal1_hvd.errors import InputError, LostRanksError
 # Seconds in which rank 0 sees those that are there; ranks that are not take longer to start. The
 # machine may be too busy for that: each time it has twice as many...
 _ROLL_CALL = 1.0
-# ...up to a little less than those after which others take it for lost.
-_LONGEST_ROLL_CALL, _LONGEST_SILENCE = 8.0, 10.0
+# ...up to much less than those after which others take it for lost.
+_LONGEST_ROLL_CALL, _LONGEST_SILENCE = 4.0, 10.0
 _BETWEEN_LOOKS = 0.02
 # Seconds for one that starts, and above --stall-timeout, after which a stopped one is lost.
 _START, _MARGIN = 55.0, 15.0
