@@ -195,13 +195,13 @@ def _rank(launcher: int, rank: int) -> int:
         (["--epochs", "-1"], "tal1-hvd: error: --epochs: "),
         (["--data", "{here}/none"], "tal1-hvd: error: {here}/none: "),
         (["--data", "{data}", "--out", "{here}"], "tal1-hvd: error: {here}: exists already"),
-        (["--data", "{data}", "--out", "/proc/x"], "tal1-hvd: error: /proc/x: "),
+        (["--data", "{here}/hosts"], "tal1-hvd: error: {here}/hosts: "),
         (
             ["--interface", "eth99"],
             "launch/elastic: error: --interface: this machine has no 'eth99'",
         ),
         (
-            ["--hosts", "{here}/hosts"],
+            ["--data", "{data}", "--hosts", "{here}/hosts"],
             "launch/elastic: error: --hosts: {here}/hosts:1: expected NAME:RANKS, got 'a b'\n",
         ),
     ],
@@ -233,7 +233,9 @@ def test_a_signal_ends_all_of_it(number: signal.Signals, small_data: Path, tmp_p
     assert (out / "checkpoints" / "last.npz").exists()
     assert f"go on with: launch/elastic --out {out} --resume --ranks 2\n" in errors
     assert not living([rank["process"] for rank in ranks])
-    resumed = run([LAUNCH / "elastic", "--out", out, "--resume", "--epochs", "5"])
+    # The first command and --resume.
+    flags = train_flags(small_data, out, "--epochs", "5", "--resume")[2:]
+    resumed = run([LAUNCH / "elastic", *flags])
     assert resumed.returncode == 0, resumed.stderr
 
 

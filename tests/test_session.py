@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,6 +26,8 @@ from tal1_hvd.evaluation.summary import full_summary
 from tal1_hvd.models.paper import paper
 from tal1_hvd.models.scoring import Scorer
 from tal1_hvd.training.checkpoint import load_checkpoint
+from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.session import how_to_go_on
 from tal1_hvd.training.settings import TrainSettings, read_settings
 from tests.sessions import DEFAULTS, EPOCHS, assert_same_results, files, history, predictions, state
 
@@ -320,3 +323,19 @@ class TestRequest:
         np.save(tmp_path / "edited" / "labels.npy", 1 - labels)
         with pytest.raises(AgreedError, match=r"labels\.npy: was changed after it was made"):
             train_run(tmp_path / "run", data=str(tmp_path / "edited"))
+
+
+@pytest.mark.parametrize(
+    ("elastic", "hosts", "command"),
+    [
+        (False, ["a"], "tal1-hvd train --out run --resume"),
+        (False, ["a", "a"], "tal1-hvd train --out run --resume --ranks 2"),
+        (False, ["a", "b", "b"], "tal1-hvd train --out run --resume"),
+        # Otherwise it would start two.
+        (True, ["a"], "launch/elastic --out run --resume --ranks 1"),
+        (True, ["a", "b"], "launch/elastic --out run --resume"),
+        (True, [], "launch/elastic --out run --resume"),
+    ],
+)
+def test_how_to_go_on(elastic, hosts, command):
+    assert how_to_go_on(RunFolder(Path("run")), elastic, hosts) == command

@@ -129,7 +129,8 @@ def launch_ranks(
     # mpirun and our own launcher hand it on, and leave ranks the time that a checkpoint takes.
     asked = signal.SIGTERM if Path(command[0]).name == "horovodrun" else signal.SIGUSR1
     previous = {}
-    connected = early = interrupted = False
+    connected = early = False
+    heard: set[int] = set()
 
     def show(line: str) -> None:
         nonlocal connected
@@ -139,8 +140,11 @@ def launch_ranks(
             sys.stdout.write(line)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal early, interrupted
-        interrupted = interrupted or number == signal.SIGINT
+        nonlocal early
+        again = number in heard
+        heard.add(number)
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt
         if not connected:
             # A rank that is about to start would end by it, without a word.
             early = True
@@ -149,8 +153,7 @@ def launch_ranks(
                 _send(job, signal.SIGTERM)
             return
         # Once; ranks that cannot answer, as one of them hangs, are ended by the second.
-        signal.signal(number, lambda *_: _send(job, signal.SIGTERM))
-        _send(job, asked)
+        _send(job, signal.SIGTERM if again else asked)
 
     given_up = threading.Event()
     job: subprocess.Popen[str] | None = None
@@ -184,7 +187,7 @@ def launch_ranks(
         _copy(job.stdout, show)
         errors.join()
         code = job.wait()
-        if interrupted and code != 0:
+        if signal.SIGINT in heard and code != 0:
             raise KeyboardInterrupt
         if early and code != 0:
             raise StoppedEarlyError

@@ -18,6 +18,7 @@ from tal1_hvd.data.files import (
     missing_parents,
     remove_empty,
     require_plain,
+    require_vacant,
 )
 from tal1_hvd.errors import InputError
 from tal1_hvd.training.run_folder import RunFolder
@@ -144,12 +145,18 @@ def begin(request: Request, size: int, job: bool = False) -> Begun:
     return _create(path.with_name(f"{path.name}-{os.getpid()}"), settings, size)
 
 
-def _create(path: Path, settings: TrainSettings, size: int) -> Begun:
+def require_new(path: Path) -> None:
+    """Raise InputError unless a run could begin under this name."""
     if exists(path / "config.yaml"):
         raise InputError(
             f"{path}: exists already and holds a run; go on with it by --resume, or choose "
             "another --out"
         )
+    require_vacant(path)
+
+
+def _create(path: Path, settings: TrainSettings, size: int) -> Begun:
+    require_new(path)
     # All that is not there around a file in the folder.
     made = missing_parents(path / "config.yaml")
     return Begun(RunFolder.create(path, settings, size), True, made)

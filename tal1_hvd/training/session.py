@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tal1_hvd.data.dataset import open_dataset
 from tal1_hvd.distributed.agreement import together
 from tal1_hvd.distributed.communicator import Communicator
 from tal1_hvd.distributed.environment import (
@@ -16,7 +17,7 @@ from tal1_hvd.distributed.environment import (
     launched_world_size,
 )
 from tal1_hvd.errors import InputError
-from tal1_hvd.training.begin import Request, begin
+from tal1_hvd.training.begin import Request, begin, require_new
 from tal1_hvd.training.checkpoint import Checkpoint, Progress, load_checkpoint, require_fit
 from tal1_hvd.training.elastic import (
     Memory,
@@ -25,11 +26,11 @@ from tal1_hvd.training.elastic import (
 )
 from tal1_hvd.training.interruptions import Left, Stopped
 from tal1_hvd.training.meeting import Meeting, meet
-from tal1_hvd.training.plan import Plan, make_plan, read_goal
+from tal1_hvd.training.plan import Plan
 from tal1_hvd.training.recording import recorded
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
-from tal1_hvd.training.settings import describe_way
+from tal1_hvd.training.settings import TrainSettings, describe_way
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     """
     elastic = launched_elastically() and request.expected()[0].elastic
     if request.changes.get("elastic") and not elastic:
-        _require_sound(request)
+        if launched_rank() is None:
+            _require_sound(request)
         raise InputError(
             "--elastic: needs ranks that horovodrun --host-discovery-script has started; "
             "launch/elastic does that"
@@ -96,23 +98,37 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
     except KeyboardInterrupt:
         if begun is None:
             raise
-        raise KeyboardInterrupt(_go_on(begun.folder, ranks, elastic)) from None
+        hosts = [""] * ranks if size is None else []
+        raise KeyboardInterrupt(how_to_go_on(begun.folder, elastic, hosts)) from None
 
 
 def _require_sound(request: Request) -> None:
-    """Raise InputError if ranks would refuse a request; launch/elastic asks before it has any."""
-    begun = begin(request, 1, job=True)
-    try:
-        make_plan(read_goal(request, 1), 0, 1, Silent())
-        with begun.folder.lock():
-            pass
-    finally:
-        begun.take_back()
+    """Raise InputError for most of what ranks would refuse; launch/elastic asks before it has any.
+
+    Nothing is made, and no data read.
+    """
+    if request.resume:
+        return
+    settings = TrainSettings(**request.changes)
+    if request.out is not None:
+        require_new(request.out)
+    if settings.data is not None:
+        open_dataset(settings.data, verify=False)
 
 
-def _go_on(folder: RunFolder, ranks: int, elastic: bool) -> str:
+def how_to_go_on(folder: RunFolder, elastic: bool, hosts: Sequence[str]) -> str:
+    """Return the command that goes on with a run; for several hosts users have one of their own.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    elastic : bool
+    hosts : sequence of str
+        That of each rank.
+    """
     command = "launch/elastic" if elastic else "tal1-hvd train"
-    return f"{command} --out {folder.path} --resume" + (f" --ranks {ranks}" if ranks > 1 else "")
+    ranks = f" --ranks {len(hosts)}" if len(set(hosts)) == 1 and (len(hosts) > 1 or elastic) else ""
+    return f"{command} --out {folder.path} --resume{ranks}"
 
 
 def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Result:
@@ -174,7 +190,8 @@ def _train(meeting: Meeting, stack: contextlib.ExitStack, timeline: bool) -> Res
         if not isinstance(stopped, Left):
             # Whoever sent the signal may have sent it to the launcher too.
             communicator.close(launcher=False)
-        go_on = _go_on(folder, communicator.size, meeting.memory is not None)
+        hosts = [rank["host"] for rank in meeting.manifest["ranks"]]
+        go_on = how_to_go_on(folder, meeting.memory is not None, hosts)
         raise type(stopped)(go_on) from None
     # No rank leaves, and stops giving signs of life, before all are done.
     communicator.close()
