@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 import pytest
 
 from tal1_hvd.distributed import launch
-from tal1_hvd.distributed.launch import find_launcher, ranks_from
+from tal1_hvd.distributed.launch import find_launcher, launch_ranks, ranks_from
 from tal1_hvd.errors import InputError
 
 
@@ -42,3 +44,48 @@ def test_no_launcher_is_installed(monkeypatch):
     monkeypatch.setattr(launch, "_program", lambda name: None)
     with pytest.raises(InputError, match="--ranks: found neither mpirun nor horovodrun"):
         find_launcher(2)
+
+
+@pytest.fixture
+def interrupts():
+    """As in a terminal, wherever the tests run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def program(usr1: str, term: str) -> list[str]:
+    """Return what says two lines, and does something upon signals."""
+    text = f"import os, signal; signal.signal(10, {usr1}); signal.signal(15, {term})"
+    text += "; print('connected'); print('training', flush=True)"
+    return [sys.executable, "-I", "-S", "-c", f"{text}\nwhile True: signal.pause()"]
+
+
+def test_ranks_are_asked_to_stop_upon_an_interrupt(interrupts):
+    """The program ends with 0, so the request reached it, and it was not ended."""
+
+    def handle(line: str) -> bool:
+        if line == "training\n":
+            interrupts()
+        return True
+
+    asked = program("lambda *_: os._exit(0)", "signal.SIG_DFL")
+    assert launch_ranks(asked, {}, handle, lambda: None) == 0
+    asked = program("lambda *_: os._exit(75)", "signal.SIG_DFL")
+    with pytest.raises(KeyboardInterrupt):
+        launch_ranks(asked, {}, handle, lambda: None)
+
+
+@pytest.mark.timeout(60)
+def test_a_second_interrupt_ends_what_does_not_end(interrupts, monkeypatch):
+    monkeypatch.setattr(launch, "_LET_IT_END", 0.1)
+
+    def handle(line: str) -> bool:
+        if line == "training\n":
+            interrupts()
+            interrupts()
+        return True
+
+    stays = program("signal.SIG_IGN", "signal.SIG_IGN")
+    with pytest.raises(KeyboardInterrupt):
+        launch_ranks(stays, {}, handle, lambda: None)
