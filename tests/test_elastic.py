@@ -81,8 +81,8 @@ def test_share_alone():
 def test_as_many_ranks_as_there_are(plan, size, batch):
     """Whatever the plan of a rank that has just joined takes for the beginning."""
     joined = replace(plan, goal=replace(plan.goal, ranks=9))
-    for before, ranks in ((plan, None), (joined, 3)):
-        found = settled(before, ranks, 0, size)
+    for before in (plan, joined):
+        found = settled(before, 3, 0, size)
         assert found.goal.ranks == 3
         assert (found.batching.batch, found.batching.global_batch) == (batch, 30)
 

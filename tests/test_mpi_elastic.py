@@ -165,14 +165,18 @@ def test_one_host_of_three_cannot_be_reached(small_data: Path, tmp_path: Path) -
     assert json.loads((out / "metrics.json").read_text())["world_size"] == 2
 
 
-def test_a_rank_is_killed_as_it_starts(small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_rank_is_killed_as_it_starts(rank: int, small_data: Path, tmp_path: Path) -> None:
+    """The global batch is that of all who were to begin the run."""
     out = tmp_path / "run"
-    flags = train_flags(small_data, out, "--epochs", "5")[2:]
+    flags = train_flags(small_data, out, "--epochs", "5", "--fixed-global-batch")[2:]
     job = start([LAUNCH / "elastic", "--ranks", "3", *flags])
-    send(_rank(job.pid, 2), signal.SIGKILL)
+    send(_rank(job.pid, rank), signal.SIGKILL)
     _, errors = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 0, errors
-    assert json.loads((out / "metrics.json").read_text())["world_size"] == 2
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["world_size"], metrics["global_batch_size"]) == (2, 3 * 64)
+    assert "ranks: 3\n" in (out / "config.yaml").read_text()
 
 
 def _rank(launcher: int, rank: int) -> int:

@@ -147,8 +147,8 @@ def share(communicator: Communicator, checkpoint: Checkpoint | None) -> Checkpoi
     return load_checkpoint(Path("another rank's state"), joined.tobytes())
 
 
-def settled(plan: Plan, ranks: int | None, rank: int, size: int) -> Plan:
+def settled(plan: Plan, ranks: int, rank: int, size: int) -> Plan:
     """Return a plan for the ranks that there are now, `ranks` of which began the run."""
-    goal = plan.goal if ranks is None else replace(plan.goal, ranks=ranks)
+    goal = replace(plan.goal, ranks=ranks)
     batching = plan_batches(goal.settings, plan.dataset, rank, size, goal.ranks)
     return Plan(goal, plan.dataset, batching)

@@ -24,6 +24,7 @@ from tal1_hvd.training.manifest import make_manifest
 from tal1_hvd.training.plan import Plan, make_plan, read_goal
 from tal1_hvd.training.reporters import Reporter, Silent
 from tal1_hvd.training.run_folder import RunFolder
+from tal1_hvd.training.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,12 @@ def meet(
     make_reporter: Callable[[], Reporter],
     stack: contextlib.ExitStack,
     memory: Memory | None,
+    started: int,
 ) -> Meeting:
-    """Connect, check and start TensorFlow; `stack` locks the run folder, and watches the ranks."""
+    """Connect, check and start TensorFlow; `stack` locks the run folder, and watches the ranks.
+
+    `started` is how many ranks there were to be when this process was started.
+    """
     # Horovod imports TensorFlow.
     with quick_keras_import():
         expected, _ = request.expected()
@@ -102,12 +107,14 @@ def meet(
     path = found.folder or communicator.broadcast_json(begun and str(begun.folder.path))
     if path is None:
         # Whoever was rank 0 at first was lost before it could.
-        begun = together(communicator, lambda: begin(request, size, True) if rank == 0 else None)
+        begun = together(communicator, lambda: begin(request, started, True) if rank == 0 else None)
         path = communicator.broadcast_json(begun and str(begun.folder.path))
     folder = RunFolder(Path(path))
     together(communicator, lambda: stack.enter_context(folder.lock()) if rank == 0 else None)
     if memory is not None:
-        plan = settled(plan, found.ranks, rank, size)
+        # Some may have been lost before they met: the settings tell how many there were to be.
+        told = together(communicator, lambda: read_settings(folder.config)[1] if rank == 0 else 0)
+        plan = settled(plan, found.ranks or communicator.broadcast_json(told), rank, size)
         memory.plan, memory.folder = plan, folder.path
     if begun is not None and begun.new and request.resume and not known:
         reporter.message(f"{folder.path}: no run to go on with yet; starting it")

@@ -86,7 +86,7 @@ def run_session(request: Request, make_reporter: Callable[[], Reporter] = Silent
 
     def once(memory: Memory | None) -> Result:
         with contextlib.ExitStack() as stack:
-            meeting = meet(request, begun, make_reporter, stack, memory)
+            meeting = meet(request, begun, make_reporter, stack, memory, ranks)
             return _train(meeting, stack, request.timeline)
 
     try:
