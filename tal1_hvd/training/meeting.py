@@ -112,9 +112,13 @@ def meet(
     folder = RunFolder(Path(path))
     together(communicator, lambda: stack.enter_context(folder.lock()) if rank == 0 else None)
     if memory is not None:
-        # Some may have been lost before they met: the settings tell how many there were to be.
-        told = together(communicator, lambda: read_settings(folder.config)[1] if rank == 0 else 0)
-        plan = settled(plan, found.ranks or communicator.broadcast_json(told), rank, size)
+        at_first = found.ranks
+        if at_first is None:
+            # Some may have been lost before any met: the settings tell how many there were to be.
+            at_first = communicator.broadcast_json(
+                together(communicator, lambda: read_settings(folder.config)[1] if rank == 0 else 0)
+            )
+        plan = settled(plan, at_first, rank, size)
         memory.plan, memory.folder = plan, folder.path
     if begun is not None and begun.new and request.resume and not known:
         reporter.message(f"{folder.path}: no run to go on with yet; starting it")
